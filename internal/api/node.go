@@ -1,0 +1,27 @@
+package api
+
+import (
+	"context"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// Node is what the server asks. Its methods are called from many goroutines.
+// The errors that they return choose the answer: see Error.
+type Node interface {
+	// Status returns the node's view of the cluster. It does not wait for
+	// others, and answers on a blank node too.
+	Status(ctx context.Context) (Status, error)
+	// Init makes a cluster of blank nodes, this one among them. It returns when
+	// the cluster serves and the account is made. A node that belongs to a
+	// cluster refuses.
+	Init(ctx context.Context, req InitRequest) (InitResult, error)
+	// Switchover makes the member whose name or id is given the master ("" lets
+	// the cluster choose) and returns when it serves. It may be asked of any
+	// member. Asking for the present master is a success.
+	Switchover(ctx context.Context, to string) error
+	// LogDump calls f for each chosen entry from one instance to another, both
+	// included, ascending. From 0 is the oldest kept, to 0 the newest chosen
+	// when it starts. It ends with f's error if f returns one.
+	LogDump(ctx context.Context, from, to paxos.Instance, f func(LogEntry) error) error
+}
