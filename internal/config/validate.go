@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// MaxNodeID is the largest id of a node.
+const MaxNodeID paxos.NodeID = 1 << 20
+
+// maxSocketPath is the longest path of a Unix socket on Linux, without the NUL.
+const maxSocketPath = 107
+
+var nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
+
+// checker collects faults, at most one a key, and none for a key that could not
+// even be read.
+type checker struct {
+	faults Faults
+	bad    map[string]bool
+}
+
+func (k *checker) add(ok bool, key, reason, hint string) {
+	if ok || k.bad[key] {
+		return
+	}
+	k.faults = append(k.faults, Fault{key, reason, hint})
+}
+
+// check returns what is wrong with the values themselves. Keys in bad have a
+// fault already.
+func (c *Config) check(bad map[string]bool) Faults {
+	k := &checker{bad: bad}
+	c.checkNode(k)
+	c.checkAddresses(k)
+	c.checkEngine(k)
+	c.checkConsensus(k)
+	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
+	k.add(c.Proxy.MaxConnections >= 1, "proxy.max_connections", "must be at least 1", "")
+	k.between("proxy.connect_timeout", c.Proxy.ConnectTimeout, 100*time.Millisecond, time.Hour)
+	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
+	k.oneOf("logging.format", c.Logging.Format, "text", "json")
+	return k.faults
+}
+
+func (k *checker) between(key string, d Duration, low, high time.Duration) {
+	k.add(d.D() >= low && d.D() <= high, key, fmt.Sprintf("is %v, must be between %v and %v", d, low, high), "")
+}
+
+func (k *checker) oneOf(key, v string, all ...string) {
+	k.add(slices.Contains(all, v), key, fmt.Sprintf("is %q, must be one of %s", v, strings.Join(all, ", ")), "")
+}
+
+func (c *Config) checkNode(k *checker) {
+	id := c.Node.ID
+	k.add(id != 0, "node.id", "missing", "give each node of the cluster its own small number, such as id = 1")
+	k.add(id <= MaxNodeID, "node.id", fmt.Sprintf("is %d, must be at most %d", id, MaxNodeID), "")
+	k.add(c.Node.Name == "" || nameForm.MatchString(c.Node.Name), "node.name",
+		fmt.Sprintf("is %q, must start with a letter and have at most 63 letters, digits, dots, dashes, underscores", c.Node.Name), "")
+	k.add(c.Node.DataDir != "", "node.data_dir", "must not be empty", "")
+	sock := c.SocketPath()
+	k.add(len(sock) <= maxSocketPath, "node.data_dir",
+		fmt.Sprintf("makes the path of mysqld's socket %d bytes long, the limit is %d", len(sock), maxSocketPath), "use a shorter path")
+}
+
+func (c *Config) checkAddresses(k *checker) {
+	seen := map[string]string{}
+	for _, a := range c.Listen.named("listen.") {
+		why := addressFault(a.addr)
+		k.add(why == "", a.key, why, "write host:port, or :port for all interfaces")
+		_, port, _ := splitAddr(a.addr)
+		if why != "" || port == "0" {
+			continue
+		}
+		if other, taken := seen[port]; taken {
+			k.add(false, a.key, fmt.Sprintf("uses port %s, as %s does", port, other), "give each of the four its own port")
+		}
+		seen[port] = a.key
+	}
+	for _, a := range (Addresses{c.Advertise.RW, c.Advertise.RO, c.Advertise.Peer, c.Advertise.Admin}).named("advertise.") {
+		if a.addr == "" {
+			continue
+		}
+		why := addressFault(a.addr)
+		if h, _, _ := splitAddr(a.addr); why == "" && isWildcard(h) {
+			why = fmt.Sprintf("is %q, which others cannot connect to", a.addr)
+		}
+		k.add(why == "", a.key, why, "write host:port as others reach it")
+	}
+	k.add(!strings.ContainsAny(c.Advertise.Host, " /"), "advertise.host", fmt.Sprintf("%q is not a host", c.Advertise.Host), "write a host name or an IP address without a port")
+}
+
+type namedAddress struct{ key, addr string }
+
+func (a Addresses) named(prefix string) []namedAddress {
+	return []namedAddress{{prefix + "rw", a.RW}, {prefix + "ro", a.RO}, {prefix + "peer", a.Peer}, {prefix + "admin", a.Admin}}
+}
+
+func addressFault(a string) string {
+	host, port, ok := splitAddr(a)
+	if !ok || strings.ContainsAny(host, " /") {
+		return fmt.Sprintf("%q is not an address", a)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Sprintf("%q has no port between 0 and 65535", a)
+	}
+	return ""
+}
+
+func (c *Config) checkConsensus(k *checker) {
+	s := c.Consensus
+	k.between("consensus.heartbeat", s.Heartbeat, 10*time.Millisecond, 10*time.Second)
+	k.between("consensus.lease", s.Lease, 100*time.Millisecond, time.Minute)
+	if !k.bad["consensus.heartbeat"] {
+		k.add(s.Lease >= 3*s.Heartbeat, "consensus.lease",
+			fmt.Sprintf("is %v, less than three heartbeats of %v", s.Lease, s.Heartbeat), "one lost message must not end a lease")
+	}
+	k.add(s.ClockError >= 0 && s.ClockError <= 0.1, "consensus.clock_error",
+		fmt.Sprintf("is %v, must be between 0 and 0.1", s.ClockError), "0.01 is one percent")
+}
+
+var optionForm = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+func (c *Config) checkEngine(k *checker) {
+	e := c.Engine
+	k.add(e.BufferPoolSize >= 5<<20, "engine.buffer_pool_size", fmt.Sprintf("is %v, must be at least 5MiB", e.BufferPoolSize), "")
+	k.add(e.MaxConnections >= 10 && e.MaxConnections <= 100000, "engine.max_connections",
+		fmt.Sprintf("is %d, must be between 10 and 100000", e.MaxConnections), "")
+	for name, v := range e.Options {
+		key := "engine.options." + name
+		why, hint := optionFault(name)
+		k.add(why == "", key, why, hint)
+		k.add(!strings.ContainsAny(v, "\n\r\x00"), key, "must be one line", "")
+	}
+}
+
+// optionFault says why an option may not be set.
+func optionFault(name string) (why, hint string) {
+	if !optionForm.MatchString(name) {
+		return "is not the name of an option", "write it in lower case with underscores"
+	}
+	base := strings.TrimPrefix(name, "loose_")
+	if key, ok := ownKeys[base]; ok {
+		return "has a key of its own", "set " + key
+	}
+	if slices.Contains(managedOptions, base) || strings.HasPrefix(base, "rpl_semi_sync") {
+		return "is set by phxsql, and safety depends on it", "remove it"
+	}
+	return "", ""
+}
+
+// ownKeys are options that a key of the configuration sets.
+var ownKeys = map[string]string{
+	"basedir":                        "engine.basedir",
+	"innodb_buffer_pool_size":        "engine.buffer_pool_size",
+	"performance_schema":             "engine.performance_schema",
+	"max_connections":                "engine.max_connections",
+	"sync_binlog":                    "engine.strict_flush",
+	"innodb_flush_log_at_trx_commit": "engine.strict_flush",
+}
+
+// managedOptions are those that the node sets itself.
+var managedOptions = []string{
+	"admin_address", "admin_port", "bind_address", "binlog_checksum", "binlog_format", "binlog_gtid_simple_recovery",
+	"binlog_order_commits", "binlog_row_image", "datadir", "disabled_storage_engines", "enforce_gtid_consistency",
+	"gtid_mode", "init_file", "log_bin", "log_bin_index", "log_replica_updates", "log_slave_updates", "log_error", "mysqlx",
+	"mysqlx_port", "mysqlx_socket", "pid_file", "plugin_dir", "plugin_load", "port", "read_only", "relay_log",
+	"relay_log_index", "relay_log_recovery", "replicate_same_server_id", "secure_file_priv", "server_id",
+	"server_uuid", "skip_grant_tables", "skip_log_bin", "skip_networking", "skip_replica_start", "skip_slave_start",
+	"socket", "super_read_only", "tmpdir",
+}
