@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -70,18 +71,17 @@ func (c *Config) checkNode(k *checker) {
 }
 
 func (c *Config) checkAddresses(k *checker) {
-	seen := map[string]string{}
+	var seen []namedAddress
 	for _, a := range c.Listen.named("listen.") {
 		why := addressFault(a.addr)
 		k.add(why == "", a.key, why, "write host:port, or :port for all interfaces")
-		_, port, _ := splitAddr(a.addr)
-		if why != "" || port == "0" {
+		if why != "" {
 			continue
 		}
-		if other, taken := seen[port]; taken {
-			k.add(false, a.key, fmt.Sprintf("uses port %s, as %s does", port, other), "give each of the four its own port")
+		for _, b := range seen {
+			k.add(!collide(a.addr, b.addr), a.key, fmt.Sprintf("is %q, which collides with %s", a.addr, b.key), "give each of the four its own port")
 		}
-		seen[port] = a.key
+		seen = append(seen, a)
 	}
 	for _, a := range (Addresses{c.Advertise.RW, c.Advertise.RO, c.Advertise.Peer, c.Advertise.Admin}).named("advertise.") {
 		if a.addr == "" {
@@ -93,13 +93,21 @@ func (c *Config) checkAddresses(k *checker) {
 		}
 		k.add(why == "", a.key, why, "write host:port as others reach it")
 	}
-	k.add(!strings.ContainsAny(c.Advertise.Host, " /"), "advertise.host", fmt.Sprintf("%q is not a host", c.Advertise.Host), "write a host name or an IP address without a port")
+	h := c.Advertise.Host
+	k.add(!strings.ContainsAny(h, " /") && (!strings.Contains(h, ":") || net.ParseIP(h) != nil), "advertise.host", fmt.Sprintf("%q is not a host", h), "write a host name or an IP address without a port")
 }
 
 type namedAddress struct{ key, addr string }
 
 func (a Addresses) named(prefix string) []namedAddress {
 	return []namedAddress{{prefix + "rw", a.RW}, {prefix + "ro", a.RO}, {prefix + "peer", a.Peer}, {prefix + "admin", a.Admin}}
+}
+
+// collide reports that one machine cannot listen on both addresses.
+func collide(a, b string) bool {
+	ha, pa, _ := splitAddr(a)
+	hb, pb, _ := splitAddr(b)
+	return pa == pb && pa != "0" && (ha == hb || isWildcard(ha) || isWildcard(hb))
 }
 
 func addressFault(a string) string {
@@ -168,10 +176,10 @@ var ownKeys = map[string]string{
 // managedOptions are those that the node sets itself.
 var managedOptions = []string{
 	"admin_address", "admin_port", "bind_address", "binlog_checksum", "binlog_format", "binlog_gtid_simple_recovery",
-	"binlog_order_commits", "binlog_row_image", "datadir", "disabled_storage_engines", "enforce_gtid_consistency",
+	"binlog_order_commits", "datadir", "disabled_storage_engines", "enforce_gtid_consistency",
 	"gtid_mode", "init_file", "log_bin", "log_bin_index", "log_replica_updates", "log_slave_updates", "log_error", "mysqlx",
 	"mysqlx_port", "mysqlx_socket", "pid_file", "plugin_dir", "plugin_load", "port", "read_only", "relay_log",
 	"relay_log_index", "relay_log_recovery", "replicate_same_server_id", "secure_file_priv", "server_id",
 	"server_uuid", "skip_grant_tables", "skip_log_bin", "skip_networking", "skip_replica_start", "skip_slave_start",
-	"socket", "super_read_only", "tmpdir",
+	"socket", "super_read_only",
 }
