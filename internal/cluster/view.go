@@ -1,0 +1,252 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// View is everything a decision depends on. The zero View is that of a node
+// that has just started: no membership, no server, gate closed.
+type View struct {
+	Self   paxos.NodeID
+	Member bool       // the membership in the log names this node
+	Role   paxos.Role // meaningful only for a member
+
+	Lead   Lead
+	Epoch  Epoch
+	Engine Engine
+	Tail   Tail
+	Gate   Gate
+	// Drained says, while the gate drains, that no transaction is open any more.
+	Drained bool
+	// Reads says that the read-only port is open.
+	Reads bool
+	// Candidacy and Route are what was last set, so that only changes are ordered.
+	Candidacy Candidacy
+	Route     Route
+
+	// Busy is the slow action under way; empty when the worker is idle.
+	Busy Kind
+	// Failed is the slow action that failed last and was not repeated with
+	// success since. Accepting or ending a switchover forgets it.
+	Failed Failure
+
+	Switch *Switchover
+	Peers  []Peer
+	// Health lists what the canaries found.
+	Health []Problem
+
+	// Stopping says that this node is going down; StopLeft is how long it may
+	// still take to be polite.
+	Stopping bool
+	StopLeft time.Duration
+}
+
+// Lead is what the consensus says about leadership.
+type Lead struct {
+	Leader paxos.NodeID // zero: nobody is known
+	Self   bool         // this node leads
+	Ready  bool         // this leader may propose
+	Lease  bool         // the leader's lease runs now
+	// Lapsed is for how long a leading node has been without lease.
+	Lapsed time.Duration
+	// HandingOver is the node that leadership was offered to a moment ago.
+	HandingOver paxos.NodeID
+}
+
+// EpochState is how far this leadership's own epoch value has come.
+type EpochState uint8
+
+// The states of an epoch. It belongs to one leadership: with a new ballot the
+// state is EpochNone again.
+const (
+	EpochNone     EpochState = iota // not proposed
+	EpochProposed                   // proposed, fate unknown
+	EpochChosen                     // chosen, and read back from the log
+	EpochSpent                      // a tail that was attached under it has ended
+)
+
+// Epoch is what is known about epochs.
+type Epoch struct {
+	State  EpochState
+	Own    uint64       // the number this node proposed, from EpochProposed on
+	Newest uint64       // newest epoch in the chosen log; zero: none
+	Node   paxos.NodeID // the node of the newest epoch
+}
+
+// EngineState is the life of the server process.
+type EngineState uint8
+
+// The states of the server process.
+const (
+	EngineAbsent       EngineState = iota // no data directory yet
+	EngineInitialising                    // the data directory is being made
+	EngineStopped                         // ready to be started
+	EngineStarting
+	EngineRunning // answers the agent
+	EngineStopping
+	EngineCrashed // ended by itself; Wait says when it may be started again
+)
+
+// ReplicaState is the state of replication from the node's own log.
+type ReplicaState uint8
+
+// The states of replication.
+const (
+	ReplicaOff ReplicaState = iota
+	ReplicaRunning
+	ReplicaBroken // configured, but a thread has stopped
+)
+
+// Engine is what is known about the server.
+type Engine struct {
+	State EngineState
+	// Wait is the rest of the pause after a crash, Crashes the number of them
+	// without a healthy time in between, Reason what the last one said.
+	Wait    time.Duration
+	Crashes int
+	Reason  string
+
+	Replica      ReplicaState
+	ReplicaError string
+	// ReplicaWait is the rest of the pause before a broken replica is restarted.
+	ReplicaWait time.Duration
+
+	Writable bool // super_read_only is known to be off
+	Events   bool // scheduled events are on, or may be
+	// Dirty says that the server may hold transactions whose fate is unknown:
+	// it was made writable, and not yet read-only again with all of them chosen.
+	Dirty bool
+
+	// Applied says that the server has executed everything before the epoch of
+	// this leadership. It means nothing in other epoch states than EpochChosen.
+	Applied bool
+	// Behind counts chosen transactions that the server has not executed.
+	Behind uint64
+	// Errant is a GTID set that the server has and the log has not, measured
+	// only when the log was caught up. Empty is well.
+	Errant string
+}
+
+// Tail is the state of the one semi-sync replica of the local server.
+type Tail uint8
+
+// The states of the tail.
+const (
+	TailOff Tail = iota
+	TailAttached
+	TailFailed // ended by itself
+)
+
+// Gate is the state of the read-write port towards the local server.
+type Gate uint8
+
+// The states of the gate.
+const (
+	GateClosed   Gate = iota // no session reaches the local server
+	GateOpen                 // sessions pass
+	GateDraining             // sessions finish their transaction, new ones are held
+)
+
+// Candidacy is whether, and after what delay, a node stands for election.
+type Candidacy struct {
+	Able  bool
+	Delay time.Duration
+}
+
+// RouteKind is where new sessions of the read-write port go.
+type RouteKind uint8
+
+// The routes of the read-write port.
+const (
+	RouteNone   RouteKind = iota // held, then refused: no master is known
+	RouteLocal                   // to the local server
+	RouteRemote                  // to the read-write port of Node
+)
+
+// Route is the destination of new sessions of the read-write port.
+type Route struct {
+	Kind RouteKind
+	Node paxos.NodeID
+}
+
+// Failure is a slow action that failed.
+type Failure struct {
+	Action Kind
+	Times  int           // in a row
+	Wait   time.Duration // until it may be tried again
+	Reason string
+}
+
+// Peer is what another member said last.
+type Peer struct {
+	ID     paxos.NodeID
+	Role   paxos.Role
+	Alive  bool // heard of recently
+	Able   bool // its server is healthy
+	Gate   bool // its gate is open
+	Behind uint64
+	// Applied says that it has executed everything that this node's log holds.
+	Applied bool
+	// Declined says that leadership was offered to it and it did not take it,
+	// a short while ago.
+	Declined bool
+}
+
+// Switchover is a planned change of the master, asked of the present one.
+type Switchover struct {
+	Target   paxos.NodeID // zero: the best follower
+	Accepted bool
+	// Left is the time until the request is given up, DrainLeft until
+	// transactions that are still open are cut.
+	Left      time.Duration
+	DrainLeft time.Duration
+}
+
+// Problem is something that is not well, with a reason and a hint for people.
+type Problem struct {
+	Name   string
+	Reason string
+	Hint   string
+	// Severe makes a node unable to lead.
+	Severe bool
+}
+
+// current reports whether this node leads and its own epoch is the newest one.
+func (v *View) current() bool {
+	return v.Lead.Self && v.Epoch.State == EpochChosen && v.Epoch.Own == v.Epoch.Newest
+}
+
+func (v *View) peer(id paxos.NodeID) (Peer, bool) {
+	for _, p := range v.Peers {
+		if p.ID == id {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}
+
+// severe returns the first health problem that forbids leading.
+func (v *View) severe() (Problem, bool) {
+	for _, h := range v.Health {
+		if h.Severe {
+			return h, true
+		}
+	}
+	return Problem{}, false
+}
+
+// best returns the follower that should take over, or zero: able, alive, and
+// the least behind; among equals the lowest id.
+func (v *View) best() paxos.NodeID {
+	var best Peer
+	for _, p := range v.Peers {
+		switch {
+		case p.ID == v.Self || p.Role != paxos.Voter || !p.Alive || !p.Able || p.Declined:
+		case best.ID == 0, p.Behind < best.Behind, p.Behind == best.Behind && p.ID < best.ID:
+			best = p
+		}
+	}
+	return best.ID
+}
