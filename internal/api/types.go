@@ -161,6 +161,12 @@ type SwitchoverRequest struct {
 	To string `json:"to"`
 }
 
+// SwitchoverResult tells how it went.
+type SwitchoverResult struct {
+	// Took is the time from the request to the new master's first service.
+	Took Seconds `json:"took_seconds"`
+}
+
 // LogEntry is one entry of the replicated log, readable.
 type LogEntry struct {
 	Instance paxos.Instance `json:"instance"`
