@@ -19,10 +19,12 @@ const (
 	MsgPromise  MessageKind = 4 // phase 1b: Entries accepted from First on; Reject says no
 	MsgAccept   MessageKind = 5 // phase 2a: Entries, contiguous from First; also heartbeat and notice of Chosen
 	MsgAccepted MessageKind = 6 // phase 2b: everything through Through is durable here under Ballot
-	MsgHandover MessageKind = 7 // the leader of Ballot renounces it in favour of To
+	MsgHandover MessageKind = 7 // the leader of Ballot renounces it, and every lower one of its own, in favour of To
+	MsgLearn    MessageKind = 8 // Entries are chosen, contiguous from First; needs no ballot
+	MsgAsk      MessageKind = 9 // asks any member for a MsgLearn from First on
 )
 
-var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover"}
+var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask"}
 
 func (k MessageKind) String() string {
 	if int(k) < len(messageNames) && k > 0 {
@@ -41,7 +43,7 @@ const (
 	RejectBallot Reject = 2 // a higher ballot is promised: see Promised
 	RejectBehind Reject = 3 // the candidate lacks chosen instances: see Chosen
 	RejectGap    Reject = 4 // entries before First are missing: see Received
-	RejectBlank  Reject = 5 // this node has no membership and may not decide anything but the first instance
+	RejectBlank  Reject = 5 // the sender knows no membership and may vote on the first instance only
 )
 
 var rejectNames = [...]string{"none", "lease", "ballot", "behind", "gap", "blank"}
@@ -63,7 +65,7 @@ type Message struct {
 	Ballot   Ballot   // the ballot spoken about
 	Promised Ballot   // refusals: what the sender promised
 	Consent  Ballot   // Canvass, Prepare: the renounced ballot whose lease does not count, from MsgHandover
-	First    Instance // Prepare, Promise: start of the range; Accept: instance of Entries[0], or next to send
+	First    Instance // Prepare, Promise, Learn, Ask: start of the range; Accept: instance of Entries[0], or next to send; Accepted: what the leader would send next
 	Through  Instance // Accepted: contiguously durable under Ballot
 	Received Instance // Accepted: contiguously received under Ballot, not necessarily durable
 	Chosen   Instance // everything through Chosen is chosen, as far as the sender knows
@@ -165,7 +167,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	if n > MaxMessageEntries || int(n) > len(rest)/entryHeader {
 		return Message{}, fmt.Errorf("decode message: %d entries in %d bytes: %w", n, len(rest), ErrMalformed)
 	}
-	if m.Kind < MsgCanvass || m.Kind > MsgHandover {
+	if m.Kind < MsgCanvass || m.Kind > MsgAsk {
 		return Message{}, fmt.Errorf("decode message: kind %d: %w", b[0], ErrMalformed)
 	}
 	if n > 0 {
