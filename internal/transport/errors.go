@@ -1,0 +1,147 @@
+package transport
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// The reasons for which two nodes do not talk. Admit returns an error that wraps
+// one of them, and both sides then show it.
+var (
+	// ErrWrongSecret says that the two nodes hold different cluster secrets.
+	ErrWrongSecret = errors.New("another cluster secret")
+	// ErrWrongNode says that another node than the wanted one answers at an address.
+	ErrWrongNode = errors.New("another node answers")
+	// ErrWrongCluster says that the other node belongs to another cluster.
+	ErrWrongCluster = errors.New("another cluster")
+	// ErrWrongLog says that a member came with another log than the one it
+	// joined with: it has lost what it promised.
+	ErrWrongLog = errors.New("another log than the member joined with")
+	// ErrDuplicateNode says that two running machines use one node id.
+	ErrDuplicateNode = errors.New("node id used by two machines")
+	// ErrNotMember says that the cluster knows no such node.
+	ErrNotMember = errors.New("not a member")
+	// ErrVersion says that the two nodes have no version of the protocol in common.
+	ErrVersion = errors.New("incompatible protocol version")
+	// ErrRefused is any other refusal; its text says more.
+	ErrRefused = errors.New("refused")
+)
+
+var (
+	// ErrClosed says that the transport was closed.
+	ErrClosed = errors.New("transport closed")
+	// ErrUnknownPeer says that SetPeers did not name the node.
+	ErrUnknownPeer = errors.New("unknown peer")
+	// ErrNotConnected says that a call was never sent.
+	ErrNotConnected = errors.New("not connected")
+	// ErrConnectionLost says that the connection ended before a call was
+	// answered: it may or may not have been carried out.
+	ErrConnectionLost = errors.New("connection lost, outcome unknown")
+	// ErrBusy says that a queue or a limit is full; nothing was sent.
+	ErrBusy = errors.New("too much in flight")
+	// ErrTooLarge says that a payload is above its limit; nothing was sent.
+	ErrTooLarge = errors.New("payload too large")
+	// ErrMalformed says that bytes from a peer are not a frame.
+	ErrMalformed = errors.New("malformed frame")
+
+	errIdle     = errors.New("peer went silent")
+	errReplaced = errors.New("replaced by a newer connection")
+	errRemoved  = errors.New("peer removed or its address changed")
+	errRejoined = errors.New("no longer admitted")
+)
+
+// reasons maps the names used on the wire and in status to errors.
+var reasons = []struct {
+	code string
+	err  error
+}{
+	{"wrong_secret", ErrWrongSecret},
+	{"wrong_node", ErrWrongNode},
+	{"wrong_cluster", ErrWrongCluster},
+	{"wrong_log", ErrWrongLog},
+	{"duplicate_node", ErrDuplicateNode},
+	{"not_member", ErrNotMember},
+	{"version", ErrVersion},
+	{"malformed", ErrMalformed},
+	{"busy", ErrBusy},
+	{"refused", ErrRefused},
+}
+
+// Reason returns the short stable name of an error of this package, for status
+// output; "unreachable" for what has none, and "" for nil.
+func Reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.code
+		}
+	}
+	return "unreachable"
+}
+
+// RefusedError is the other side's refusal of a connection. It wraps the error
+// that its code names.
+type RefusedError struct {
+	By   paxos.NodeID // 0 if not known
+	Code string
+	Text string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("refused by node %d: %s", e.By, e.Text)
+}
+
+// Unwrap returns the error that the code names.
+func (e *RefusedError) Unwrap() error {
+	for _, r := range reasons {
+		if r.code == e.Code {
+			return r.err
+		}
+	}
+	return ErrRefused
+}
+
+// CallError is the error that a call's handler returned on the other side.
+type CallError struct {
+	Peer   paxos.NodeID
+	Method string
+	Text   string
+}
+
+func (e *CallError) Error() string {
+	return fmt.Sprintf("call %s on node %d: %s", e.Method, e.Peer, e.Text)
+}
+
+// explain turns an error of a TLS handshake into one that names the cause and what
+// to do about it. Other errors stay as they are.
+func explain(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var op *net.OpError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unknown):
+		theirs := "unknown"
+		if unknown.Cert != nil {
+			theirs = unknown.Cert.Issuer.CommonName
+		}
+		return fmt.Errorf("verify peer: its certificate comes from %q (use the same secret file on all nodes): %w", theirs, ErrWrongSecret)
+	case errors.As(err, &host):
+		theirs := "unknown"
+		if host.Certificate != nil {
+			theirs = host.Certificate.Subject.CommonName
+		}
+		return fmt.Errorf("verify peer: %q answers (check the addresses of the members): %w", theirs, ErrWrongNode)
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
+		return fmt.Errorf("handshake: the peer does not accept this node's certificate (compare the secret files, and the node id expected at this address): %w", ErrWrongSecret)
+	}
+	return err
+}
