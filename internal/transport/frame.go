@@ -128,8 +128,14 @@ type result struct {
 	payload []byte // result, or text of the error
 }
 
+// size is the length of the whole frame.
+func (r request) size() int { return headerSize + 9 + len(r.method) + len(r.payload) }
+
+// size is the length of the whole frame.
+func (r result) size() int { return headerSize + 9 + len(r.payload) }
+
 func appendRequest(b []byte, r request) []byte {
-	b = appendHeader(b, frameRequest, 0, 9+len(r.method)+len(r.payload))
+	b = appendHeader(b, frameRequest, 0, r.size()-headerSize)
 	b = binary.LittleEndian.AppendUint64(b, r.id)
 	b = append(b, byte(len(r.method)))
 	b = append(b, r.method...)
@@ -145,7 +151,7 @@ func parseRequest(b []byte) (request, error) {
 }
 
 func appendResult(b []byte, r result) []byte {
-	b = appendHeader(b, frameResponse, 0, 9+len(r.payload))
+	b = appendHeader(b, frameResponse, 0, r.size()-headerSize)
 	b = binary.LittleEndian.AppendUint64(b, r.id)
 	var failed byte
 	if r.failed {

@@ -400,7 +400,7 @@ func (in *inbound) reply(id uint64, res []byte, err error) {
 		text := err.Error()
 		r.failed, r.payload = true, []byte(text[:min(len(text), maxHello)])
 	}
-	if !in.out.putOrdered(func(b []byte) []byte { return appendResult(b, r) }) && in.ctx.Err() == nil {
+	if !in.out.putOrdered(r.size(), func(b []byte) []byte { return appendResult(b, r) }) && in.ctx.Err() == nil {
 		in.end(fmt.Errorf("answer call: %w", ErrBusy))
 	}
 }

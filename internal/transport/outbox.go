@@ -13,11 +13,13 @@ const (
 	// smallRoom is how far messages without entries may exceed the limit of the
 	// ordered lane.
 	smallRoom = 1 << 20
-	// segment is about how much of the ordered lane goes out before the urgent
-	// lane is looked at again.
-	segment = 256 << 10
-	// keepBuffer is the largest buffer that an idle outbox keeps.
-	keepBuffer = 64 << 10
+	// chunkSize is about how much of the ordered lane goes out before the urgent
+	// lane is looked at again. A larger message is a chunk of its own.
+	chunkSize = 256 << 10
+	// keepChunks is how many chunks a busy outbox keeps for the next messages, and
+	// keepBuffer the largest buffer of an idle one.
+	keepChunks = 8
+	keepBuffer = 16 << 10
 )
 
 // outbox holds encoded frames until the one writer takes them. It has two lanes.
@@ -26,24 +28,21 @@ const (
 // votes, acknowledgements, announcements, pings. So a queue full of entries
 // delays no vote, and a heartbeat never overtakes the entries that it counts as sent.
 //
-// Frames are encoded when they are put in: their size is then exact, what the
-// caller owns is free at once, and the writer swaps buffers instead of copying.
+// Frames are encoded when they are put in: their size is then exact, and what the
+// caller owns is free at once.
 type outbox struct {
 	limit int
 	wake  chan struct{} // holds a token when there may be something to take
 
 	mu      sync.Mutex
-	urgent  []byte
-	ordered []byte
-	cuts    []int // ends of frames in ordered, about a segment apart
 	closed  bool
+	urgent  []byte
+	ordered [][]byte // chunks of whole frames
+	waiting int      // bytes in ordered, and of messages on their way there
 
-	// What the writer took: spare is the urgent buffer last handed out, batch the
-	// ordered one being handed out in segments.
-	spare     []byte
-	batch     []byte
-	batchCuts []int
-	batchAt   int
+	taken []byte   // the chunk of the ordered lane that the writer has
+	spare []byte   // the urgent buffer that the writer has, or had
+	free  [][]byte // empty chunks
 }
 
 func newOutbox(limit int) *outbox {
@@ -60,24 +59,25 @@ func urgentMessage(m *paxos.Message) bool {
 // putMessages queues messages and returns how many it took, and how many bytes.
 // When the ordered lane is over its limit it refuses messages with entries; the
 // sender will send them again when it still has to. A message that alone is
-// larger than the limit is taken when nothing else waits.
+// larger than the limit is taken when nothing else waits. The messages of one
+// caller keep their order.
 func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, bytes int) {
 	o.mu.Lock()
-	if o.closed {
-		o.mu.Unlock()
-		return 0, 0
-	}
 	for i := range msgs {
 		m := &msgs[i]
 		size := m.EncodedSize()
-		if !o.fits(m, size) {
+		if o.closed || !o.fits(m, size) {
 			continue
 		}
-		if urgentMessage(m) {
+		switch {
+		case urgentMessage(m):
 			o.urgent = appendMessage(o.urgent, group, m, size)
-		} else {
-			o.ordered = appendMessage(o.ordered, group, m, size)
-			o.cut()
+		case headerSize+size > chunkSize:
+			o.putLarge(group, m, size)
+		default:
+			o.waiting += headerSize + size
+			c := o.chunk(headerSize + size)
+			*c = appendMessage(*c, group, m, size)
 		}
 		taken++
 		bytes += headerSize + size
@@ -89,29 +89,40 @@ func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, by
 	return taken, bytes
 }
 
-func (o *outbox) fits(m *paxos.Message, size int) bool {
-	if size > MaxMessage {
-		return false
-	}
-	if urgentMessage(m) {
-		return len(o.urgent)+size <= urgentLimit
-	}
-	waiting := len(o.ordered) + len(o.batch) - o.batchAt
-	if len(m.Entries) == 0 {
-		return waiting+size <= max(o.limit, MaxMessage)+smallRoom
-	}
-	return waiting == 0 || waiting+size <= o.limit
+// putLarge encodes a large message without the lock, which it holds when it is
+// called and when it returns: the writer and its pings must not wait for it.
+func (o *outbox) putLarge(group paxos.Group, m *paxos.Message, size int) {
+	o.waiting += headerSize + size
+	o.mu.Unlock()
+	b := appendMessage(make([]byte, 0, headerSize+size), group, m, size)
+	o.mu.Lock()
+	o.ordered = append(o.ordered, b)
 }
 
-// cut notes the end of a frame if a segment has grown long enough.
-func (o *outbox) cut() {
-	last := 0
-	if n := len(o.cuts); n > 0 {
-		last = o.cuts[n-1]
+func (o *outbox) fits(m *paxos.Message, size int) bool {
+	switch {
+	case size > MaxMessage:
+		return false
+	case urgentMessage(m):
+		return len(o.urgent)+size <= urgentLimit
+	case len(m.Entries) == 0:
+		return o.waiting+size <= max(o.limit, MaxMessage)+smallRoom
 	}
-	if len(o.ordered)-last >= segment {
-		o.cuts = append(o.cuts, len(o.ordered))
+	return o.waiting == 0 || o.waiting+size <= o.limit
+}
+
+// chunk returns the chunk that a frame of the given size goes to.
+func (o *outbox) chunk(size int) *[]byte {
+	n := len(o.ordered)
+	if n > 0 && len(o.ordered[n-1])+size <= chunkSize {
+		return &o.ordered[n-1]
 	}
+	var c []byte
+	if f := len(o.free); f > 0 {
+		c, o.free = o.free[f-1], o.free[:f-1]
+	}
+	o.ordered = append(o.ordered, c)
+	return &o.ordered[n]
 }
 
 // putUrgent lets f append whole frames to the urgent lane unless it is full or
@@ -129,13 +140,14 @@ func (o *outbox) putUrgent(f func(b []byte) []byte) bool {
 	return ok
 }
 
-// putOrdered is putUrgent for the other lane, and one frame at a time.
-func (o *outbox) putOrdered(f func(b []byte) []byte) bool {
+// putOrdered is putUrgent for the other lane, and for one frame.
+func (o *outbox) putOrdered(size int, f func(b []byte) []byte) bool {
 	o.mu.Lock()
-	ok := !o.closed && len(o.ordered) < o.limit
+	ok := !o.closed && (o.waiting == 0 || o.waiting+size <= o.limit)
 	if ok {
-		o.ordered = f(o.ordered)
-		o.cut()
+		o.waiting += size
+		c := o.chunk(size)
+		*c = f(*c)
 	}
 	o.mu.Unlock()
 	if ok {
@@ -160,37 +172,40 @@ func (o *outbox) take() []byte {
 		o.urgent, o.spare = o.spare[:0], o.urgent
 		return o.spare
 	}
-	if o.batchAt == len(o.batch) {
-		if len(o.ordered) == 0 {
-			o.batch, o.batchAt = o.batch[:0], 0
-			return nil
-		}
-		o.ordered, o.batch = o.batch[:0], o.ordered
-		o.cuts, o.batchCuts = o.batchCuts[:0], o.cuts
-		o.batchAt = 0
+	if cap(o.taken) > 0 && cap(o.taken) <= 2*chunkSize && len(o.free) < keepChunks {
+		o.free = append(o.free, o.taken[:0])
 	}
-	start, end := o.batchAt, len(o.batch)
-	if len(o.batchCuts) > 0 {
-		end = o.batchCuts[0]
-		o.batchCuts = o.batchCuts[1:]
+	o.taken = nil
+	if len(o.ordered) == 0 {
+		return nil
 	}
-	o.batchAt = end
-	return o.batch[start:end]
+	o.taken = o.ordered[0]
+	n := copy(o.ordered, o.ordered[1:])
+	o.ordered[n] = nil
+	o.ordered = o.ordered[:n]
+	o.waiting -= len(o.taken)
+	return o.taken
 }
 
-// trim gives back the memory of large buffers; called when the writer is idle.
+// trim gives back most memory; called when the writer has found nothing for a while.
 func (o *outbox) trim() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.urgent)+len(o.ordered) > 0 || o.batchAt != len(o.batch) {
+	if len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil {
 		return
 	}
-	for _, b := range []*[]byte{&o.urgent, &o.ordered, &o.spare, &o.batch} {
-		if cap(*b) > keepBuffer {
-			*b = nil
-		}
+	if cap(o.urgent) > keepBuffer {
+		o.urgent = nil
 	}
-	o.batchAt = len(o.batch)
+	if cap(o.spare) > keepBuffer {
+		o.spare = nil
+	}
+	if len(o.free) > 0 && cap(o.free[0]) <= keepBuffer {
+		clear(o.free[1:])
+		o.free = o.free[:1]
+	} else {
+		o.free = nil
+	}
 }
 
 // close drops what waits and refuses what comes.
@@ -198,5 +213,5 @@ func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	o.urgent, o.ordered, o.cuts = nil, nil, nil
+	o.urgent, o.ordered, o.free, o.waiting = nil, nil, nil, 0
 }

@@ -223,9 +223,8 @@ func (s *session) call(ctx context.Context, method string, payload []byte) (resu
 	if err != nil {
 		return result{}, err
 	}
-	sent := s.out.putOrdered(func(b []byte) []byte {
-		return appendRequest(b, request{id: id, method: method, payload: payload})
-	})
+	req := request{id: id, method: method, payload: payload}
+	sent := s.out.putOrdered(req.size(), func(b []byte) []byte { return appendRequest(b, req) })
 	if !sent {
 		s.unregister(id)
 		return result{}, ErrBusy
