@@ -374,3 +374,6 @@ func (c *Core) Members() Members { return c.members }
 
 // Promised is the acceptor's promise.
 func (c *Core) Promised() Ballot { return c.promised }
+
+// Heard is the newest instance that a leader said to be chosen.
+func (c *Core) Heard() Instance { return max(c.heard, c.chosen) }

@@ -376,3 +376,29 @@ func (c *Core) patienceEnds() bool {
 	}
 	return c.now >= c.lead.lapsed.Add(c.cfg.Lease)
 }
+
+// Progress is what a leader knows of a member.
+type Progress struct {
+	ID      NodeID
+	Match   Instance // durable there under the leader's ballot
+	Next    Instance // next to send
+	Probing bool     // it has not answered of late
+	Able    bool     // it could lead
+	Silent  time.Duration
+}
+
+// Progress returns what this leader knows of the others; nil when it does not lead.
+func (c *Core) Progress() []Progress {
+	if c.phase != leading {
+		return nil
+	}
+	var out []Progress
+	for i := range c.lead.peers {
+		p := &c.lead.peers[i]
+		if p.id == c.cfg.Self {
+			continue
+		}
+		out = append(out, Progress{ID: p.id, Match: p.match, Next: p.next, Probing: p.probing, Able: p.able, Silent: time.Duration(c.now - max(p.sentAt, c.lead.since))})
+	}
+	return out
+}

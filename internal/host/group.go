@@ -1,0 +1,427 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/replica"
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/wal"
+)
+
+// maxQueued limits the bytes of proposals that wait for room in the core. At
+// the limit Propose blocks.
+const maxQueued = 32 << 20
+
+type proposal struct {
+	data []byte
+	done replica.Done
+}
+
+// Group is one running member. Its methods may be called from any goroutine,
+// except that a Done callback must not call Propose, Close or anything that waits.
+type Group struct {
+	host *Host
+	id   paxos.Group
+	cfg  paxos.Config
+	rep  *replica.Replica // touched by run only
+
+	signal chan struct{}
+
+	mu       sync.Mutex // guards the inbox
+	inbox    []paxos.Message
+	commands []paxos.Event
+	looks    []func(*paxos.Core)
+	queue    []proposal
+	queued   int64
+	ticked   bool
+	closed   bool
+	leads    bool // Propose is welcome
+	spare    []paxos.Message
+	room     *sync.Cond // the queue has shrunk, or leads or closed changed
+
+	view   atomic.Pointer[View]
+	lease  atomic.Int64
+	chosen atomic.Uint64
+
+	waitMu  sync.Mutex
+	waiters int
+	advance chan struct{} // closed when chosen advances and somebody waits
+	changed chan struct{} // closed at the next change of the view
+
+	recent recent
+}
+
+// View is what a group knows of itself; it is a snapshot.
+type View struct {
+	paxos.Leadership
+	Members paxos.Members
+}
+
+// Progress is a leader's knowledge of one member.
+type Progress = paxos.Progress
+
+// Status is a view with numbers, for people.
+type Status struct {
+	View
+	Chosen   paxos.Instance
+	Proposed paxos.Instance // newest proposal of this leader
+	Heard    paxos.Instance // newest instance that a leader said to be chosen
+	Promised paxos.Ballot
+	Lease    time.Duration
+	First    paxos.Instance
+	Progress []Progress // of a leader
+}
+
+func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Group {
+	g := &Group{
+		host: h, id: id, cfg: cfg, rep: r,
+		signal: make(chan struct{}, 1), advance: make(chan struct{}), changed: make(chan struct{}),
+	}
+	g.room = sync.NewCond(&g.mu)
+	g.view.Store(&View{Members: r.Core().Members()})
+	g.chosen.Store(uint64(r.Core().Chosen()))
+	return g
+}
+
+func (g *Group) wake() {
+	select {
+	case g.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (g *Group) tick() {
+	g.mu.Lock()
+	g.ticked = true
+	g.mu.Unlock()
+	g.wake()
+}
+
+func (g *Group) receive(msgs []paxos.Message) {
+	g.mu.Lock()
+	g.inbox = append(g.inbox, msgs...)
+	g.mu.Unlock()
+	g.wake()
+}
+
+func (g *Group) command(ev paxos.Event) {
+	g.mu.Lock()
+	g.commands = append(g.commands, ev)
+	g.mu.Unlock()
+	g.wake()
+}
+
+// Propose queues a value to be chosen, behind all that were queued before. It
+// blocks while too much is queued. The group keeps data. After an error done is
+// not called; else it is called once, in order, from the group's goroutine.
+func (g *Group) Propose(data []byte, done func(paxos.Instance, error)) error {
+	if len(data) > paxos.MaxEntryData {
+		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.leads && !g.closed && g.queued >= maxQueued {
+		g.room.Wait()
+	}
+	switch {
+	case g.closed:
+		return ErrClosed
+	case !g.leads:
+		return ErrNotLeader
+	}
+	g.queue = append(g.queue, proposal{data, done})
+	g.queued += int64(len(data)) + 64
+	g.wake()
+	return nil
+}
+
+// ProposeMembers asks the leader to change the membership, once all that was
+// proposed before is chosen.
+func (g *Group) ProposeMembers(ms paxos.Members) error {
+	if err := ms.Check(); err != nil {
+		return fmt.Errorf("propose membership: %w", err)
+	}
+	if !g.Leader().Ready {
+		return ErrNotLeader
+	}
+	g.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms})
+	return nil
+}
+
+// Transfer renounces leadership in favour of a member; 0 takes the best.
+func (g *Group) Transfer(to paxos.NodeID) error {
+	if g.Leader().Leader != g.cfg.Self {
+		return ErrNotLeader
+	}
+	g.command(paxos.Event{Kind: paxos.EventTransfer, To: to})
+	return nil
+}
+
+// SetCandidacy says whether this member may lead, and how long it lets others
+// go first.
+func (g *Group) SetCandidacy(able bool, delay time.Duration) {
+	g.command(paxos.Event{Kind: paxos.EventCandidacy, Able: able, Delay: delay})
+}
+
+// run is the group's loop. It alone touches the replica.
+func (g *Group) run() {
+	defer g.host.wg.Done()
+	defer g.end()
+	for {
+		select {
+		case <-g.host.stop:
+			return
+		case <-g.signal:
+		}
+		if err := g.turn(); err != nil {
+			g.host.fail(err)
+			return
+		}
+	}
+}
+
+// turn takes in everything that waits and carries out what comes of it.
+func (g *Group) turn() error {
+	now := g.host.opt.Clock()
+	g.rep.Synced(now, g.host.opt.Log.Durable())
+	msgs := g.stepInbox(now)
+	for {
+		more := g.stepProposals(now)
+		out, err := g.rep.Flush(now)
+		if err != nil {
+			return err
+		}
+		g.publish(&out)
+		if out.Sync {
+			g.host.requestSync()
+		}
+		g.deliver(out.Messages)
+		if !more || !g.rep.Room() {
+			break
+		}
+	}
+	clear(msgs)
+	g.mu.Lock()
+	g.spare = msgs[:0]
+	g.mu.Unlock()
+	return nil
+}
+
+func (g *Group) stepInbox(now paxos.Time) []paxos.Message {
+	g.mu.Lock()
+	msgs, cmds, looks, ticked := g.inbox, g.commands, g.looks, g.ticked
+	g.inbox, g.spare = g.spare, nil
+	g.commands, g.looks, g.ticked = nil, nil, false
+	g.mu.Unlock()
+	for i := range msgs {
+		g.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &msgs[i]})
+	}
+	for _, ev := range cmds {
+		g.rep.Step(now, ev)
+	}
+	if ticked {
+		g.rep.Step(now, paxos.Event{Kind: paxos.EventTick})
+	}
+	for _, look := range looks {
+		look(g.rep.Core())
+	}
+	return msgs
+}
+
+// inspect runs a function on the core in the group's goroutine.
+func (g *Group) inspect(look func(*paxos.Core)) {
+	g.mu.Lock()
+	g.looks = append(g.looks, look)
+	g.mu.Unlock()
+	g.wake()
+}
+
+// maxTurn limits the proposals of one turn, so that messages get theirs.
+const maxTurn = 256
+
+// stepProposals gives queued values to the core while it has room. It reports
+// whether some are left.
+func (g *Group) stepProposals(now paxos.Time) bool {
+	for range maxTurn {
+		if !g.rep.Room() {
+			return false
+		}
+		g.mu.Lock()
+		if len(g.queue) == 0 {
+			g.mu.Unlock()
+			return false
+		}
+		p := g.queue[0]
+		g.queue[0] = proposal{}
+		g.queue = g.queue[1:]
+		before := g.queued
+		g.queued -= int64(len(p.data)) + 64
+		if before >= maxQueued && g.queued < maxQueued {
+			g.room.Broadcast()
+		}
+		g.mu.Unlock()
+		g.rep.Propose(now, p.data, p.done)
+	}
+	return true
+}
+
+// publish makes visible what a flush has changed. The lease comes first: it must
+// be withdrawn before any message that renounces it is sent.
+func (g *Group) publish(out *replica.Output) {
+	g.lease.Store(int64(out.Lease))
+	old := g.view.Load()
+	if old.Leadership != out.Leadership || out.Members != nil {
+		v := &View{Leadership: out.Leadership, Members: old.Members}
+		if out.Members != nil {
+			v.Members = *out.Members
+		}
+		g.lead(old, v)
+	}
+	if n := len(out.Chosen); n > 0 {
+		g.recent.add(out.Chosen)
+		g.chosen.Store(uint64(out.Chosen[n-1].Instance))
+		g.announce()
+	}
+}
+
+// lead publishes a view. Proposals queued in an earlier term fail with it.
+func (g *Group) lead(old, v *View) {
+	g.view.Store(v)
+	var lost []proposal
+	g.mu.Lock()
+	g.leads = v.Leader == g.cfg.Self
+	if old.Term != v.Term {
+		lost, g.queue, g.queued = g.queue, nil, 0
+	}
+	g.room.Broadcast()
+	g.mu.Unlock()
+	for _, p := range lost {
+		p.done(0, replica.ErrTermLost)
+	}
+	g.waitMu.Lock()
+	close(g.changed)
+	g.changed = make(chan struct{})
+	g.waitMu.Unlock()
+}
+
+func (g *Group) announce() {
+	g.waitMu.Lock()
+	if g.waiters > 0 {
+		close(g.advance)
+		g.advance = make(chan struct{})
+		g.waiters = 0
+	}
+	g.waitMu.Unlock()
+}
+
+// deliver hands messages to the sender, those for one member together.
+func (g *Group) deliver(msgs []paxos.Message) {
+	for len(msgs) > 0 {
+		to := msgs[0].To
+		n := 1
+		for n < len(msgs) && msgs[n].To == to {
+			n++
+		}
+		g.host.opt.Sender.Send(to, g.id, msgs[:n:n])
+		msgs = msgs[n:]
+	}
+}
+
+func (g *Group) end() {
+	g.lease.Store(0)
+	g.mu.Lock()
+	g.closed = true
+	lost := g.queue
+	g.queue = nil
+	g.room.Broadcast()
+	g.mu.Unlock()
+	for _, p := range lost {
+		p.done(0, replica.ErrTermLost)
+	}
+	g.rep.Abandon()
+}
+
+// Chosen is the newest chosen instance; everything up to it can be read.
+func (g *Group) Chosen() paxos.Instance { return paxos.Instance(g.chosen.Load()) }
+
+// WaitChosen waits until instance i is chosen.
+func (g *Group) WaitChosen(ctx context.Context, i paxos.Instance) error {
+	for {
+		g.waitMu.Lock()
+		if g.Chosen() >= i {
+			g.waitMu.Unlock()
+			return nil
+		}
+		g.waiters++
+		ch := g.advance
+		g.waitMu.Unlock()
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-g.host.stop:
+			return ErrClosed
+		}
+	}
+}
+
+// Read returns a chosen entry. Its data must not be changed.
+func (g *Group) Read(i paxos.Instance) (paxos.Entry, error) {
+	if i > g.Chosen() {
+		return paxos.Entry{}, fmt.Errorf("read instance %d: not chosen yet", i)
+	}
+	if e, ok := g.recent.get(i); ok {
+		return e, nil
+	}
+	return replica.ReadEntry(g.host.opt.Log, wal.Group(g.id), i)
+}
+
+// First is the oldest instance in the log.
+func (g *Group) First() paxos.Instance {
+	first, _ := g.host.opt.Log.Bounds(wal.Group(g.id))
+	return paxos.Instance(max(first, 1))
+}
+
+// Leader returns the newest view.
+func (g *Group) Leader() View { return *g.view.Load() }
+
+// Changed returns a channel that is closed when the view changes next.
+func (g *Group) Changed() <-chan struct{} {
+	g.waitMu.Lock()
+	defer g.waitMu.Unlock()
+	return g.changed
+}
+
+// LeaseValid reports whether this member leads and nobody else can, right now.
+func (g *Group) LeaseValid() bool {
+	end := g.lease.Load()
+	return end != 0 && int64(g.host.opt.Clock()) < end
+}
+
+// LeaseRemaining is how long the lease runs on without news from others.
+func (g *Group) LeaseRemaining() time.Duration {
+	return max(0, time.Duration(paxos.Time(g.lease.Load())-g.host.opt.Clock()))
+}
+
+// Status returns a snapshot with numbers.
+func (g *Group) Status(ctx context.Context) (Status, error) {
+	got := make(chan Status, 1)
+	g.inspect(func(c *paxos.Core) {
+		got <- Status{
+			View: g.Leader(), Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Promised: c.Promised(),
+			Lease: g.LeaseRemaining(), First: g.First(), Progress: c.Progress(),
+		}
+	})
+	select {
+	case s := <-got:
+		return s, nil
+	case <-ctx.Done():
+		return Status{}, fmt.Errorf("read status of group %d: %w", g.id, ctx.Err())
+	case <-g.host.stop:
+		return Status{}, ErrClosed
+	}
+}

@@ -1,0 +1,199 @@
+// Package host runs replicas in production: it owns their goroutines, their
+// clock and the syncs of the log that they share.
+//
+// Goroutines: one loop per group, which alone touches its replica; one syncer,
+// which alone calls Sync, so that all groups share each fdatasync; one ticker.
+// All end with Close. While the syncer waits for the disk the loops go on: they
+// answer heartbeats, send proposals and collect what the next sync will carry.
+// This is how batches form: by what queued during the last sync, never by delay.
+package host
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/replica"
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/wal"
+)
+
+// ErrNotLeader refuses a proposal on a member that does not lead.
+var ErrNotLeader = errors.New("this member does not lead")
+
+// ErrClosed refuses work on a closed host.
+var ErrClosed = errors.New("host is closed")
+
+// Log is the part of a wal.Log that a host uses.
+type Log interface {
+	replica.Log
+	Sync() (wal.LSN, error)
+	Durable() wal.LSN
+}
+
+// Sender passes messages to other members. It must not block.
+type Sender interface {
+	Send(to paxos.NodeID, group paxos.Group, msgs []paxos.Message)
+}
+
+// Options say what a host runs on.
+type Options struct {
+	Log    Log
+	Sender Sender
+	Logger *slog.Logger
+	// Clock defaults to Boottime.
+	Clock func() paxos.Time
+	// Failed is called once, from a goroutine of its own, when the log has failed
+	// for good: the process must stop, for only a new start can tell what is
+	// durable.
+	Failed func(error)
+}
+
+const (
+	tickEvery = 10 * time.Millisecond
+	// noSpacePause is the wait before a sync is tried again on a full disk.
+	noSpacePause = 250 * time.Millisecond
+)
+
+// Host runs the groups of one process.
+type Host struct {
+	opt    Options
+	groups sync.Map // paxos.Group -> *Group
+
+	kick   chan struct{} // asks the syncer for a sync
+	stop   chan struct{}
+	wg     sync.WaitGroup
+	once   sync.Once
+	failed atomic.Pointer[error]
+	full   atomic.Bool // the disk has no room for the next segment
+}
+
+// New starts a host without groups.
+func New(opt Options) *Host {
+	if opt.Clock == nil {
+		opt.Clock = Boottime
+	}
+	h := &Host{opt: opt, kick: make(chan struct{}, 1), stop: make(chan struct{})}
+	h.wg.Add(2)
+	go h.syncer()
+	go h.ticker()
+	return h
+}
+
+// Start runs a member of a group from what the log remembers.
+func (h *Host) Start(id paxos.Group, cfg paxos.Config) (*Group, error) {
+	r, err := replica.Open(h.opt.Log, wal.Group(id), cfg, h.opt.Clock())
+	if err != nil {
+		return nil, err
+	}
+	g := newGroup(h, id, cfg, r)
+	if _, taken := h.groups.LoadOrStore(id, g); taken {
+		return nil, fmt.Errorf("start group %d: it runs already", id)
+	}
+	h.wg.Add(1)
+	go g.run()
+	return g, nil
+}
+
+// HandleMessages takes messages from the transport.
+func (h *Host) HandleMessages(_ paxos.NodeID, id paxos.Group, msgs []paxos.Message) {
+	if g, ok := h.groups.Load(id); ok {
+		g.(*Group).receive(msgs)
+	}
+}
+
+// DiskFull reports whether the log waits for room on its disk.
+func (h *Host) DiskFull() bool { return h.full.Load() }
+
+// Err returns why the log has failed, or nil.
+func (h *Host) Err() error {
+	if p := h.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Close stops all goroutines. Proposals that are not known to be chosen fail
+// with replica.ErrTermLost.
+func (h *Host) Close() {
+	h.once.Do(func() { close(h.stop) })
+	h.wg.Wait()
+}
+
+func (h *Host) syncer() {
+	defer h.wg.Done()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-h.kick:
+		}
+		if !h.sync() {
+			return
+		}
+		h.groups.Range(func(_, g any) bool { g.(*Group).wake(); return true })
+	}
+}
+
+// sync syncs the log, waiting for room where there is none. It returns false
+// when the host is over.
+func (h *Host) sync() bool {
+	for {
+		_, err := h.opt.Log.Sync()
+		switch {
+		case err == nil:
+			if h.full.CompareAndSwap(true, false) {
+				h.opt.Logger.Info("log has room again")
+			}
+			return true
+		case errors.Is(err, wal.ErrNoSpace):
+			if h.full.CompareAndSwap(false, true) {
+				h.opt.Logger.Error("log waits for room", "error", err, "hint", "free space on the disk of the log; nothing is lost meanwhile")
+			}
+			select {
+			case <-h.stop:
+				return false
+			case <-time.After(noSpacePause):
+			}
+		default:
+			h.fail(err)
+			return false
+		}
+	}
+}
+
+func (h *Host) fail(err error) {
+	if errors.Is(err, wal.ErrClosed) {
+		return
+	}
+	if h.failed.CompareAndSwap(nil, &err) {
+		h.opt.Logger.Error("log failed", "error", err)
+		if h.opt.Failed != nil {
+			go h.opt.Failed(err)
+		}
+	}
+}
+
+func (h *Host) ticker() {
+	defer h.wg.Done()
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-t.C:
+			h.groups.Range(func(_, g any) bool { g.(*Group).tick(); return true })
+		}
+	}
+}
+
+func (h *Host) requestSync() {
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,353 @@
+// Package replica carries out the effects of one paxos.Core on a log and an
+// outbox, in the order that safety needs: records are appended before anything
+// that depends on them, vows are opened only after the log was synced, proposers
+// hear of a value only after it was chosen in their own term.
+//
+// It is synchronous: no goroutines, no clock, no sockets. internal/host runs it
+// in production and internal/sim in simulation; both run this very code.
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/wal"
+)
+
+// ErrTermLost is given to proposers whose value may or may not be chosen: this
+// member stopped leading before it knew.
+var ErrTermLost = errors.New("leadership was lost before the value was known to be chosen: its outcome is unknown")
+
+// Log is the part of a wal.Log that a replica uses.
+type Log interface {
+	Append(recs ...wal.Record) (wal.LSN, error)
+	Read(group wal.Group, index uint64) ([]byte, error)
+	State(group wal.Group, key uint8) ([]byte, bool)
+	Bounds(group wal.Group) (first, last uint64)
+}
+
+// Keys of a group's states in the log.
+const (
+	stateBallot  = 1 // promised ballot: round u64, node u64
+	stateChosen  = 2 // chosen through: u64
+	stateMembers = 3 // newest valid membership: paxos.Members as JSON
+)
+
+// maxFetch limits the bytes read from the log for one member at a time.
+const maxFetch = 4 << 20
+
+// Done is called once for a proposed value: with the instance at which it was
+// chosen, or with an error that says that its outcome is unknown.
+type Done func(i paxos.Instance, err error)
+
+type waiter struct {
+	instance paxos.Instance
+	done     Done
+}
+
+// promise is what the replica owes once the log is durable through lsn.
+type promise struct {
+	lsn  wal.LSN
+	vows []paxos.Vow
+}
+
+// Replica is one member of one group. It is not safe for concurrent use.
+type Replica struct {
+	group wal.Group
+	self  paxos.NodeID
+	log   Log
+	core  *paxos.Core
+
+	appended wal.LSN
+	owed     []promise
+	waiters  []waiter // ascending by instance, all of term
+	term     paxos.Ballot
+	out      Output
+	buf      []byte
+	recs     []wal.Record
+}
+
+// Output is what the shell carries out after a Flush, in this order: publish
+// Leadership and Lease, send Messages, apply Chosen. Sync asks for a sync of the
+// log, after which the shell calls Synced.
+type Output struct {
+	Messages   []paxos.Message
+	Chosen     []paxos.Entry
+	Sync       bool
+	Leadership paxos.Leadership
+	Lease      paxos.Time // end of this member's own lease, 0 for none
+	Members    *paxos.Members
+}
+
+// Bootstrap writes the membership as the first value of an empty group. It is
+// accepted here, not chosen: the members decide on it when they meet.
+func Bootstrap(log Log, group wal.Group, self paxos.NodeID, ms paxos.Members) error {
+	if err := ms.Check(); err != nil {
+		return fmt.Errorf("bootstrap group %d: %w", group, err)
+	}
+	if _, last := log.Bounds(group); last != 0 {
+		return fmt.Errorf("bootstrap group %d: its log is not empty", group)
+	}
+	e := paxos.Entry{Instance: 1, Ballot: paxos.Ballot{Round: 0, Node: self}, Kind: paxos.Membership, Data: ms.Encode()}
+	_, err := log.Append(wal.Record{Group: group, Kind: wal.KindEntry, Index: 1, Payload: paxos.AppendEntry(nil, e)})
+	if err != nil {
+		return fmt.Errorf("bootstrap group %d: %w", group, err)
+	}
+	return nil
+}
+
+// Open starts a member from what the log remembers of the group.
+func Open(log Log, group wal.Group, cfg paxos.Config, now paxos.Time) (*Replica, error) {
+	st, err := Recover(log, group)
+	if err != nil {
+		return nil, err
+	}
+	return &Replica{group: group, self: cfg.Self, log: log, core: paxos.New(cfg, st, now)}, nil
+}
+
+// Recover reads the state of a group from its log.
+func Recover(log Log, group wal.Group) (paxos.State, error) {
+	var st paxos.State
+	if b, ok := log.State(group, stateBallot); ok {
+		if len(b) != 16 {
+			return st, fmt.Errorf("recover group %d: promise of %d bytes", group, len(b))
+		}
+		st.Promised = paxos.Ballot{Round: binary.LittleEndian.Uint64(b), Node: paxos.NodeID(binary.LittleEndian.Uint64(b[8:]))}
+	}
+	if b, ok := log.State(group, stateChosen); ok {
+		if len(b) != 8 {
+			return st, fmt.Errorf("recover group %d: chosen mark of %d bytes", group, len(b))
+		}
+		st.Chosen = paxos.Instance(binary.LittleEndian.Uint64(b))
+	}
+	if b, ok := log.State(group, stateMembers); ok {
+		ms, err := paxos.DecodeMembers(b)
+		if err != nil {
+			return st, fmt.Errorf("recover group %d: %w", group, err)
+		}
+		st.Members = ms
+	}
+	_, last := log.Bounds(group)
+	for i := uint64(st.Chosen) + 1; i <= last; i++ {
+		e, err := readEntry(log, group, paxos.Instance(i))
+		if errors.Is(err, wal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return st, fmt.Errorf("recover group %d: %w", group, err)
+		}
+		if st.Promised.Less(e.Ballot) {
+			st.Promised = e.Ballot
+		}
+		st.Entries = append(st.Entries, e)
+	}
+	return st, nil
+}
+
+func readEntry(log Log, group wal.Group, i paxos.Instance) (paxos.Entry, error) {
+	b, err := log.Read(group, uint64(i))
+	if err != nil {
+		return paxos.Entry{}, fmt.Errorf("read instance %d: %w", i, err)
+	}
+	e, err := paxos.DecodeEntry(b)
+	if err != nil {
+		return paxos.Entry{}, fmt.Errorf("read instance %d: %w", i, err)
+	}
+	return e, nil
+}
+
+// Core gives read access to the protocol's state.
+func (r *Replica) Core() *paxos.Core { return r.core }
+
+// Step takes in an event. Its effects are carried out by the next Flush.
+func (r *Replica) Step(now paxos.Time, ev paxos.Event) { r.core.Step(now, ev) }
+
+// Room reports whether Propose may be called.
+func (r *Replica) Room() bool { return r.core.Room() }
+
+// Propose gives the next instance to a value. Room must be true.
+func (r *Replica) Propose(now paxos.Time, data []byte, done Done) {
+	r.noteTerm()
+	r.core.Step(now, paxos.Event{Kind: paxos.EventPropose, Data: data})
+	r.waiters = append(r.waiters, waiter{r.core.LastProposed(), done})
+}
+
+// noteTerm fails those who wait for a term that is over.
+func (r *Replica) noteTerm() {
+	t := r.core.Leadership().Term
+	if t == r.term {
+		return
+	}
+	r.term = t
+	lost := r.waiters
+	r.waiters = nil
+	for _, w := range lost {
+		w.done(0, ErrTermLost)
+	}
+}
+
+// Flush carries out what all steps since the last Flush want. An error is one
+// of the log, and final: what could not be appended is gone from the core.
+func (r *Replica) Flush(now paxos.Time) (Output, error) {
+	for {
+		eff := r.core.Take()
+		if eff.Empty() {
+			break
+		}
+		if err := r.carryOut(now, &eff); err != nil {
+			return Output{}, err
+		}
+	}
+	r.noteTerm()
+	out := r.out
+	r.out = Output{}
+	out.Leadership = r.core.Leadership()
+	out.Lease = r.core.LeaseEnd()
+	return out, nil
+}
+
+func (r *Replica) carryOut(now paxos.Time, eff *paxos.Effects) error {
+	if err := r.persist(eff); err != nil {
+		return err
+	}
+	if len(eff.Vows) > 0 {
+		r.owed = append(r.owed, promise{r.appended, eff.Vows})
+		r.out.Sync = true
+	}
+	for i := range eff.Free {
+		r.send(now, eff.Free[i])
+	}
+	for _, f := range eff.Fetches {
+		r.fetch(now, f)
+	}
+	r.noteTerm() // before Chosen: a lost term knows nothing about its values
+	r.out.Chosen = append(r.out.Chosen, eff.Chosen...)
+	for i := range eff.Chosen {
+		r.tell(eff.Chosen[i].Instance)
+	}
+	if eff.Members != nil {
+		r.out.Members = eff.Members
+	}
+	return nil
+}
+
+// persist appends the records, in order.
+func (r *Replica) persist(eff *paxos.Effects) error {
+	if len(eff.Records) == 0 && eff.Members == nil {
+		return nil
+	}
+	r.recs = r.recs[:0]
+	need := 0
+	for i := range eff.Records {
+		need += 64 + len(eff.Records[i].Entry.Data)
+	}
+	if cap(r.buf) < need {
+		r.buf = make([]byte, 0, need)
+	}
+	b := r.buf[:0]
+	for i := range eff.Records {
+		from := len(b)
+		rec := wal.Record{Group: r.group}
+		switch x := &eff.Records[i]; x.Kind {
+		case paxos.RecordPromise:
+			b = binary.LittleEndian.AppendUint64(b, x.Ballot.Round)
+			b = binary.LittleEndian.AppendUint64(b, uint64(x.Ballot.Node))
+			rec.Kind, rec.Key = wal.KindState, stateBallot
+		case paxos.RecordAccept:
+			b = paxos.AppendEntry(b, x.Entry)
+			rec.Kind, rec.Index = wal.KindEntry, uint64(x.Entry.Instance)
+		case paxos.RecordChosen:
+			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
+			rec.Kind, rec.Key = wal.KindState, stateChosen
+		}
+		rec.Payload = b[from:]
+		r.recs = append(r.recs, rec)
+	}
+	if eff.Members != nil {
+		r.recs = append(r.recs, wal.Record{Group: r.group, Kind: wal.KindState, Key: stateMembers, Payload: eff.Members.Encode()})
+	}
+	lsn, err := r.log.Append(r.recs...)
+	if err != nil {
+		return fmt.Errorf("persist records of group %d: %w", r.group, err)
+	}
+	r.appended = lsn
+	if cap(r.buf) > 8<<20 {
+		r.buf = nil
+	}
+	return nil
+}
+
+// send puts a message into the output; those to the member itself go straight
+// back into the core.
+func (r *Replica) send(now paxos.Time, m paxos.Message) {
+	if m.To == r.self {
+		r.core.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &m})
+		return
+	}
+	r.out.Messages = append(r.out.Messages, m)
+}
+
+// Synced says that the log is durable through lsn. What was vowed on it is sent
+// by the next Flush.
+func (r *Replica) Synced(now paxos.Time, lsn wal.LSN) {
+	n := 0
+	for ; n < len(r.owed) && r.owed[n].lsn <= lsn; n++ {
+		for _, v := range r.owed[n].vows {
+			r.send(now, v.AfterSync())
+		}
+		r.owed[n].vows = nil
+	}
+	r.owed = r.owed[n:]
+}
+
+// Abandon fails everyone who waits for a value: the replica will not run on.
+func (r *Replica) Abandon() {
+	lost := r.waiters
+	r.waiters = nil
+	for _, w := range lost {
+		w.done(0, ErrTermLost)
+	}
+}
+
+// Owes reports whether vows wait for a sync.
+func (r *Replica) Owes() bool { return len(r.owed) > 0 }
+
+// tell calls the proposer of a chosen instance, if it was proposed in this term.
+func (r *Replica) tell(i paxos.Instance) {
+	for len(r.waiters) > 0 && r.waiters[0].instance <= i {
+		w := r.waiters[0]
+		r.waiters[0] = waiter{}
+		r.waiters = r.waiters[1:]
+		w.done(w.instance, nil)
+	}
+}
+
+// fetch answers with chosen entries from the log.
+func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
+	m := paxos.Message{Kind: paxos.MsgLearn, From: r.self, To: f.To, First: f.First, Chosen: r.core.Chosen()}
+	size := 0
+	for i := f.First; i <= f.Through && size < maxFetch; i++ {
+		e, err := readEntry(r.log, r.group, i)
+		if err != nil {
+			break // what is trimmed or damaged here must come from another member
+		}
+		m.Entries = append(m.Entries, e)
+		size += len(e.Data)
+	}
+	through := paxos.Instance(0)
+	if n := len(m.Entries); n > 0 {
+		through = m.Entries[n-1].Instance
+		r.out.Messages = append(r.out.Messages, m)
+	}
+	r.core.Step(now, paxos.Event{Kind: paxos.EventFetched, To: f.To, Through: through})
+}
+
+// Read returns a chosen entry from the log.
+func (r *Replica) Read(i paxos.Instance) (paxos.Entry, error) { return readEntry(r.log, r.group, i) }
+
+// ReadEntry reads an entry of a group from its log; tools that print logs use it.
+func ReadEntry(log Log, group wal.Group, i paxos.Instance) (paxos.Entry, error) {
+	return readEntry(log, group, i)
+}
