@@ -200,6 +200,9 @@ func (g *Group) turn() error {
 			g.host.requestSync()
 		}
 		g.deliver(out.Messages)
+		for i := range out.Told {
+			out.Told[i].Tell()
+		}
 		if !more || !g.rep.Room() {
 			break
 		}
@@ -342,7 +345,9 @@ func (g *Group) end() {
 	for _, p := range lost {
 		p.done(0, replica.ErrTermLost)
 	}
-	g.rep.Abandon()
+	for _, t := range g.rep.Abandon() {
+		t.Tell()
+	}
 }
 
 // Chosen is the newest chosen instance; everything up to it can be read.

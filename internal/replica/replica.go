@@ -69,10 +69,21 @@ type Replica struct {
 	recs     []wal.Record
 }
 
+// Told is the answer to one proposer. Call it once what it tells is visible.
+type Told struct {
+	done     Done
+	instance paxos.Instance
+	err      error
+}
+
+// Tell calls the proposer.
+func (t Told) Tell() { t.done(t.instance, t.err) }
+
 // Output is what the shell carries out after a Flush, in this order: publish
-// Leadership and Lease, send Messages, apply Chosen. Sync asks for a sync of the
-// log, after which the shell calls Synced.
+// Leadership, Lease and Chosen, send Messages, answer the proposers in Told.
+// Sync asks for a sync of the log, after which the shell calls Synced.
 type Output struct {
+	Told       []Told
 	Messages   []paxos.Message
 	Chosen     []paxos.Entry
 	Sync       bool
@@ -181,11 +192,14 @@ func (r *Replica) noteTerm() {
 		return
 	}
 	r.term = t
-	lost := r.waiters
-	r.waiters = nil
-	for _, w := range lost {
-		w.done(0, ErrTermLost)
+	r.lose()
+}
+
+func (r *Replica) lose() {
+	for _, w := range r.waiters {
+		r.out.Told = append(r.out.Told, Told{w.done, 0, ErrTermLost})
 	}
+	r.waiters = nil
 }
 
 // Flush carries out what all steps since the last Flush want. An error is one
@@ -302,25 +316,23 @@ func (r *Replica) Synced(now paxos.Time, lsn wal.LSN) {
 	r.owed = r.owed[n:]
 }
 
-// Abandon fails everyone who waits for a value: the replica will not run on.
-func (r *Replica) Abandon() {
-	lost := r.waiters
-	r.waiters = nil
-	for _, w := range lost {
-		w.done(0, ErrTermLost)
-	}
+// Abandon returns the answers for everyone who waits for a value: the replica
+// will not run on.
+func (r *Replica) Abandon() []Told {
+	r.lose()
+	return r.out.Told
 }
 
 // Owes reports whether vows wait for a sync.
 func (r *Replica) Owes() bool { return len(r.owed) > 0 }
 
-// tell calls the proposer of a chosen instance, if it was proposed in this term.
+// tell answers the proposer of a chosen instance, if it was proposed in this term.
 func (r *Replica) tell(i paxos.Instance) {
 	for len(r.waiters) > 0 && r.waiters[0].instance <= i {
 		w := r.waiters[0]
 		r.waiters[0] = waiter{}
 		r.waiters = r.waiters[1:]
-		w.done(w.instance, nil)
+		r.out.Told = append(r.out.Told, Told{w.done, w.instance, nil})
 	}
 }
 

@@ -1,0 +1,290 @@
+package host
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/vfs"
+	"github.com/phxsql/phxsql/wal"
+)
+
+// network connects hosts of one process. A cut member neither sends nor receives.
+type network struct {
+	mu    sync.Mutex
+	hosts map[paxos.NodeID]*Host
+	cut   map[paxos.NodeID]bool
+}
+
+type port struct {
+	net  *network
+	from paxos.NodeID
+}
+
+func (p port) Send(to paxos.NodeID, group paxos.Group, msgs []paxos.Message) {
+	p.net.mu.Lock()
+	h := p.net.hosts[to]
+	cut := p.net.cut[to] || p.net.cut[p.from]
+	p.net.mu.Unlock()
+	if h != nil && !cut {
+		h.HandleMessages(p.from, group, msgs)
+	}
+}
+
+type node struct {
+	host  *Host
+	log   *wal.Log
+	group *Group
+}
+
+func threeMembers(n int) paxos.Members {
+	ms := paxos.Members{Cluster: "test"}
+	for id := 1; id <= n; id++ {
+		ms.List = append(ms.List, paxos.Member{ID: paxos.NodeID(id), Role: paxos.Voter})
+	}
+	return ms
+}
+
+func startNode(t testing.TB, net *network, id paxos.NodeID, fs vfs.FS, dir string, boot *paxos.Members) *node {
+	t.Helper()
+	l, err := wal.Open(wal.Options{FS: fs, Dir: dir, SegmentSize: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if boot != nil {
+		if err := bootstrap(l, id, *boot); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := New(Options{Log: l, Sender: port{net, id}, Logger: slog.New(slog.DiscardHandler)})
+	cfg := paxos.Defaults(id, rand.Int64N)
+	cfg.Lease, cfg.Heartbeat, cfg.Spread = 300*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond
+	g, err := h.Start(0, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	net.mu.Lock()
+	net.hosts[id] = h
+	net.mu.Unlock()
+	g.SetCandidacy(true, 0)
+	n := &node{h, l, g}
+	t.Cleanup(n.close)
+	return n
+}
+
+func (n *node) close() {
+	n.host.Close()
+	n.log.Close()
+}
+
+func startThree(t testing.TB, fs func(int) (vfs.FS, string)) (*network, []*node) {
+	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}
+	ms := threeMembers(3)
+	var nodes []*node
+	for id := 1; id <= 3; id++ {
+		f, dir := fs(id)
+		var boot *paxos.Members
+		if id == 1 {
+			boot = &ms
+		}
+		nodes = append(nodes, startNode(t, net, paxos.NodeID(id), f, dir, boot))
+	}
+	return net, nodes
+}
+
+func waitLeader(t testing.TB, nodes ...*node) *node {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		for _, n := range nodes {
+			if v := n.group.Leader(); v.Ready && n.group.LeaseValid() {
+				return n
+			}
+		}
+		select {
+		case <-nodes[0].group.Changed():
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("no leader")
+		}
+	}
+}
+
+// propose proposes n values and waits for them; it returns how many were chosen.
+func propose(t testing.TB, n *node, from, count int) int {
+	t.Helper()
+	var wg sync.WaitGroup
+	var ok atomic.Int64
+	for i := range count {
+		wg.Add(1)
+		err := n.group.Propose(binary.LittleEndian.AppendUint64(nil, uint64(from+i)), func(_ paxos.Instance, err error) {
+			if err == nil {
+				ok.Add(1)
+			}
+			wg.Done()
+		})
+		if err != nil {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+	return int(ok.Load())
+}
+
+// values reads the application's values through an instance.
+func values(t *testing.T, n *node, through paxos.Instance) []uint64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := n.group.WaitChosen(ctx, through); err != nil {
+		t.Fatalf("member does not reach instance %d: %v", through, err)
+	}
+	var out []uint64
+	for i := n.group.First(); i <= through; i++ {
+		e, err := n.group.Read(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == paxos.Normal {
+			out = append(out, binary.LittleEndian.Uint64(e.Data))
+		}
+	}
+	return out
+}
+
+func onDisk(t testing.TB) func(int) (vfs.FS, string) {
+	dir := t.TempDir()
+	return func(id int) (vfs.FS, string) { return vfs.OS{}, fmt.Sprintf("%s/%d", dir, id) }
+}
+
+func TestProposalsAreChosenOnAllMembersInOrder(t *testing.T) {
+	_, nodes := startThree(t, onDisk(t))
+	lead := waitLeader(t, nodes...)
+	const count = 2000
+	if got := propose(t, lead, 0, count); got != count {
+		t.Fatalf("chosen %d of %d", got, count)
+	}
+	through := lead.group.Chosen()
+	for k, n := range nodes {
+		got := values(t, n, through)
+		if len(got) != count {
+			t.Fatalf("member %d has %d values, want %d", k+1, len(got), count)
+		}
+		for i, v := range got {
+			if v != uint64(i) {
+				t.Fatalf("member %d: value %d is %d", k+1, i, v)
+			}
+		}
+	}
+}
+
+func TestAnotherMemberLeadsAfterTheLeaderIsCutOff(t *testing.T) {
+	net, nodes := startThree(t, onDisk(t))
+	old := waitLeader(t, nodes...)
+	propose(t, old, 0, 100)
+	var rest []*node
+	for k, n := range nodes {
+		if n == old {
+			net.mu.Lock()
+			net.cut[paxos.NodeID(k+1)] = true
+			net.mu.Unlock()
+			continue
+		}
+		rest = append(rest, n)
+	}
+	next := waitLeader(t, rest...)
+	if old.group.LeaseValid() {
+		t.Fatal("two members hold a lease")
+	}
+	if got := propose(t, next, 1000, 100); got != 100 {
+		t.Fatalf("chosen %d of 100", got)
+	}
+	net.mu.Lock()
+	clear(net.cut)
+	net.mu.Unlock()
+	through := next.group.Chosen()
+	if got := values(t, old, through); len(got) != 200 {
+		t.Fatalf("the old leader has %d values, want 200", len(got))
+	}
+}
+
+func TestLeadershipIsHandedOverWithoutWaitingForTheLease(t *testing.T) {
+	_, nodes := startThree(t, onDisk(t))
+	lead := waitLeader(t, nodes...)
+	for k, n := range nodes {
+		if n == lead {
+			continue
+		}
+		start := time.Now()
+		if err := lead.group.Transfer(paxos.NodeID(k + 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := waitLeader(t, n); got != n {
+			t.Fatal("another member leads")
+		}
+		t.Logf("handed over in %v", time.Since(start))
+		return
+	}
+}
+
+func TestAllMembersComeBackAfterAllWereStopped(t *testing.T) {
+	place := onDisk(t)
+	_, nodes := startThree(t, place)
+	lead := waitLeader(t, nodes...)
+	propose(t, lead, 0, 500)
+	through := lead.group.Chosen()
+	for _, n := range nodes {
+		n.close()
+	}
+	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}
+	var again []*node
+	for id := 1; id <= 3; id++ {
+		fs, dir := place(id)
+		again = append(again, startNode(t, net, paxos.NodeID(id), fs, dir, nil))
+	}
+	waitLeader(t, again...)
+	for k, n := range again {
+		if got := values(t, n, through); len(got) != 500 {
+			t.Fatalf("member %d has %d values, want 500 (first %d, through %d, chosen %d)", k+1, len(got), n.group.First(), through, n.group.Chosen())
+		}
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	for _, par := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("proposers=%d", par), func(b *testing.B) {
+			_, nodes := startThree(b, onDisk(b))
+			lead := waitLeader(b, nodes...)
+			data := make([]byte, 1024)
+			left := atomic.Int64{}
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range par {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					done := make(chan error, 1)
+					for left.Add(-1) >= 0 {
+						if err := lead.group.Propose(data, func(_ paxos.Instance, err error) { done <- err }); err != nil {
+							b.Error(err)
+							return
+						}
+						if err := <-done; err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				}()
+			}
+			wg.Wait()
+		})
+	}
+}
