@@ -1,6 +1,9 @@
 package wal
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // place is where the latest record of an entry is. The zero place is nowhere:
 // position 0 is the segment header.
@@ -43,8 +46,7 @@ type groupIndex struct {
 	planFirst, planLast uint64
 }
 
-// stateSlot is the latest payload of one key. Its place is that of the record,
-// which may move with each new segment.
+// stateSlot is the latest payload of one key.
 type stateSlot struct {
 	key     uint8
 	payload []byte
@@ -129,7 +131,6 @@ func (g *groupIndex) trimBelow(index uint64) bool {
 		g.pages, g.base = nil, 0
 		return true
 	}
-	g.first = index
 	drop := min(index>>pageBits-g.base, uint64(len(g.pages)))
 	clear(g.pages[:drop])
 	g.pages = g.pages[drop:]
@@ -137,7 +138,25 @@ func (g *groupIndex) trimBelow(index uint64) bool {
 	if p := g.pages[0]; p != nil {
 		clear(p[:index%pageSize])
 	}
+	g.first = g.next(index)
 	return true
+}
+
+// next returns the lowest index from index on that has an entry; the last one
+// always has.
+func (g *groupIndex) next(index uint64) uint64 {
+	for index < g.last {
+		p := g.pages[index>>pageBits-g.base]
+		if p == nil {
+			index = (index>>pageBits + 1) << pageBits
+			continue
+		}
+		if p[index%pageSize] != (place{}) {
+			break
+		}
+		index++
+	}
+	return index
 }
 
 func (g *groupIndex) state(key uint8) []byte {
@@ -147,6 +166,11 @@ func (g *groupIndex) state(key uint8) []byte {
 		}
 	}
 	return nil
+}
+
+// dropState forgets a state, which setState may bring back.
+func (g *groupIndex) dropState(key uint8) {
+	g.states = slices.DeleteFunc(g.states, func(s stateSlot) bool { return s.key == key })
 }
 
 func (g *groupIndex) setState(key uint8, payload []byte) {

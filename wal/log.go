@@ -77,6 +77,7 @@ type Log struct {
 	stateBytes int64
 	damages    []Damage
 	trims      bool // a trim was appended since segments were last removed
+	keepAll    bool // a segment could not be removed
 	cleanEnd   bool // nothing was appended since a clean end was found or marked
 	failed     error
 	closed     bool

@@ -212,12 +212,13 @@ func (l *Log) nextFile() (number uint64, filled float64) {
 	return s.number + 1, float64(s.end) / float64(s.capacity)
 }
 
-// reap removes the oldest segments that nobody needs.
+// reap removes the oldest segments that nobody needs. After an error none is
+// removed until the next Open, because a gap in the numbers is damage.
 func (l *Log) reap() {
 	for {
 		l.mu.Lock()
 		l.trims = false
-		if !l.reapable() {
+		if l.keepAll || !l.reapable() {
 			l.mu.Unlock()
 			return
 		}
@@ -225,14 +226,16 @@ func (l *Log) reap() {
 		l.segments = l.segments[1:]
 		l.mu.Unlock()
 		seg.release()
-		// Each removal is durable before the next: a gap in the numbers is
-		// damage.
-		err := l.fs.Remove(segmentName(l.opt.Dir, seg.number))
-		if err == nil {
-			err = l.fs.SyncDir(l.opt.Dir)
-		}
-		if err != nil {
+		if err := l.fs.Remove(segmentName(l.opt.Dir, seg.number)); err != nil {
 			l.log.Warn("cannot remove a log segment", "segment", seg.number, "err", err)
+			l.mu.Lock()
+			l.keepAll = true
+			l.mu.Unlock()
+			return
+		}
+		// Each removal is durable before the next one.
+		if err := l.fs.SyncDir(l.opt.Dir); err != nil {
+			l.fail(fmt.Errorf("sync directory after removing segment %d: %w", seg.number, err))
 			return
 		}
 		l.log.Info("log segment removed", "segment", seg.number)

@@ -191,16 +191,23 @@ func (r *recovery) accept() error {
 	return nil
 }
 
-// known gives a damaged entry its place, so that Read finds the damage.
+// known applies what is known of a damaged record: an entry gets its place, so
+// that Read finds the damage, and of a state no older one counts.
 func (r *recovery) known(seg *segment, f flaw) {
-	if f.head.kind == KindEntry {
+	switch f.head.kind {
+	case KindEntry:
 		r.apply(seg, foundRecord{head: f.head, off: f.off})
+	case KindState:
+		if g := r.l.groups[f.head.group]; g != nil {
+			r.l.stateBytes -= int64(len(g.state(f.head.key)))
+			g.dropState(f.head.key)
+		}
 	}
 }
 
 func (r *recovery) damage(seg *segment, f flaw) {
 	d := Damage{
-		CorruptError: CorruptError{File: segmentName(r.l.opt.Dir, seg.number), Offset: f.off, Cause: f.cause},
+		CorruptError: CorruptError{File: segmentName(r.l.opt.Dir, seg.number), Offset: f.off, Cause: f.cause, Err: f.err},
 		Length:       f.end - f.off, Known: f.known,
 	}
 	if f.known {
@@ -287,7 +294,7 @@ func (r *recovery) judgeLast() error {
 			if err != nil {
 				return err
 			}
-			if torn {
+			if torn || f.lost {
 				r.cut(seg, b.off, "the last batch was not written completely")
 				seg.durable = b.off > segmentHeader
 				r.expect = b.head.seq
@@ -405,8 +412,11 @@ func (r *recovery) standing() []Damage {
 // healed reports whether the record of a damage was replaced or trimmed later.
 func (r *recovery) healed(d Damage) bool {
 	g := r.l.groups[d.Record.Group]
-	if g == nil || d.Record.Kind != KindEntry {
+	if g == nil {
 		return false
+	}
+	if d.Record.Kind == KindState {
+		return g.state(d.Record.Key) != nil // the older ones were dropped
 	}
 	at, ok := g.get(d.Record.Index)
 	return d.Record.Index < g.trim || ok && (segmentName(r.l.opt.Dir, uint64(at.segment)) != d.File || at.offset() != d.Offset)

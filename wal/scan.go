@@ -24,6 +24,8 @@ type flaw struct {
 	cause    string
 	head     recordHead // of the damaged record
 	known    bool       // head is right, only the payload is damaged
+	lost     bool       // the file does not reach that far
+	err      error      // of the device
 }
 
 // foundBatch is a batch whose header is right, or, when headless, what lies
@@ -43,10 +45,15 @@ type scanner struct {
 	size  int64
 	buf   []byte
 	at    int64 // offset of buf in the file
+
+	unreadable error // the last error of the device
 }
 
 // scanWindow is how much is read at a time.
 const scanWindow = 1 << 20
+
+// readBlock is what is given up when the device cannot read a part of it.
+const readBlock = 4096
 
 // newScanner starts at a file whose header was checked.
 func newScanner(f vfs.File, s seeds) (*scanner, error) {
@@ -69,14 +76,31 @@ func (s *scanner) bytes(off int64, n int) ([]byte, error) {
 	}
 	s.buf, s.at = s.buf[:want], off
 	m, err := s.f.ReadAt(s.buf, off)
-	if m < want {
-		s.buf = s.buf[:0]
-		if err == nil || errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("read %d bytes at offset %d: %w", want, off, err)
+	if m == want {
+		return s.buf[:n], nil
 	}
+	if err == nil || errors.Is(err, io.EOF) {
+		s.buf = s.buf[:0]
+		return nil, fmt.Errorf("read %d bytes at offset %d: %w", want, off, io.ErrUnexpectedEOF)
+	}
+	s.readAround(err)
 	return s.buf[:n], nil
+}
+
+// readAround fills the window block by block. Blocks that the device cannot read
+// are filled with ones: no checksum will match, and they do not look like a
+// sector that was never written.
+func (s *scanner) readAround(err error) {
+	s.unreadable = err
+	for at := 0; at < len(s.buf); at += readBlock {
+		p := s.buf[at:min(at+readBlock, len(s.buf))]
+		if n, err := s.f.ReadAt(p, s.at+int64(at)); n < len(p) {
+			for i := range p {
+				p[i] = 0xff
+			}
+			s.unreadable = err
+		}
+	}
 }
 
 // batches calls yield for each batch and returns where the last one ends. A
@@ -112,11 +136,14 @@ func (s *scanner) batch(off int64) (b foundBatch, ok bool, err error) {
 		return b, false, err
 	}
 	h, ok := decodeBatch(p, s.seeds, off)
-	if !ok || off+batchHeader+h.length > s.size {
+	if !ok {
 		return b, false, nil
 	}
-	b = foundBatch{off: off, end: off + batchHeader + h.length, head: h}
+	b = foundBatch{off: off, end: min(off+batchHeader+h.length, s.size), head: h}
 	err = s.records(&b, off+batchHeader)
+	if want := off + batchHeader + h.length; want > b.end {
+		b.flaws = append(b.flaws, flaw{off: b.end, end: want, cause: "file ends within the batch", lost: true})
+	}
 	unknown := 0
 	for _, f := range b.flaws {
 		if !f.known {
@@ -133,7 +160,7 @@ func (s *scanner) batch(off int64) (b foundBatch, ok bool, err error) {
 // where there should be a batch and is none.
 func (s *scanner) salvage(off, end int64) (foundBatch, error) {
 	b := foundBatch{off: off, end: end, headless: true}
-	b.flaws = append(b.flaws, flaw{off: off, end: off + batchHeader, cause: "batch header does not match its checksum"})
+	b.flaws = append(b.flaws, flaw{off: off, end: off + batchHeader, cause: "batch header does not match its checksum", err: s.unreadable})
 	first, err := s.findRecord(off+align, end)
 	if err != nil || first == end {
 		return b, err
@@ -154,7 +181,7 @@ func (s *scanner) records(b *foundBatch, off int64) error {
 			if err != nil {
 				return err
 			}
-			b.flaws = append(b.flaws, flaw{off: off, end: next, cause: "record header does not match its checksum"})
+			b.flaws = append(b.flaws, flaw{off: off, end: next, cause: "record header does not match its checksum", err: s.unreadable})
 			off = next
 			continue
 		}
@@ -167,7 +194,7 @@ func (s *scanner) records(b *foundBatch, off int64) error {
 		if cause == "" {
 			b.records = append(b.records, r)
 		} else {
-			b.flaws = append(b.flaws, flaw{off: off, end: end, cause: cause, head: h, known: true})
+			b.flaws = append(b.flaws, flaw{off: off, end: end, cause: cause, head: h, known: true, err: s.unreadable})
 		}
 		off = end
 	}
@@ -223,7 +250,7 @@ func (s *scanner) findBatch(off int64) (int64, error) {
 				continue
 			}
 			at := off + int64(i-5)
-			if h, ok := decodeBatch(p[i-5:], s.seeds, at); ok && at+batchHeader+h.length <= s.size {
+			if _, ok := decodeBatch(p[i-5:], s.seeds, at); ok {
 				return at, nil
 			}
 		}
@@ -250,7 +277,7 @@ func (s *scanner) findRecord(off, end int64) (int64, error) {
 // as it does when a write into fresh space did not reach it. Sectors are taken as
 // far as they lie in the batch from lo to hi.
 func (s *scanner) lostSector(off, end, lo, hi int64) (bool, error) {
-	for sector := off / vfs.SectorSize; sector*vfs.SectorSize < end; sector++ {
+	for sector := off / vfs.SectorSize; sector*vfs.SectorSize < min(end, hi); sector++ {
 		a, z := max(sector*vfs.SectorSize, lo), min((sector+1)*vfs.SectorSize, hi)
 		p, err := s.bytes(a, int(z-a))
 		if err != nil {
