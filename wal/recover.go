@@ -63,7 +63,10 @@ func (l *Log) recover(numbers []uint64) error {
 		}
 		r.bytes += seg.size
 	}
-	if err := r.finish(); err != nil {
+	if err := r.judgeLast(); err != nil {
+		return err
+	}
+	if err := r.judgeTail(); err != nil {
 		return err
 	}
 	l.damages = r.standing()
@@ -73,7 +76,7 @@ func (l *Log) recover(numbers []uint64) error {
 		err.Hint = fmt.Sprintf("%d pieces are damaged; fetch them from other members or rebuild this node; check the disk", len(l.damages))
 		return &err
 	}
-	return nil
+	return r.finish()
 }
 
 // openSegments opens all files and finds out the identity of the log.
@@ -183,9 +186,7 @@ func (r *recovery) accept() error {
 	r.last = nil
 	for _, f := range b.flaws {
 		r.damage(seg, f)
-		if f.known {
-			r.known(seg, f)
-		}
+		r.known(seg, f)
 	}
 	r.index(seg, b)
 	return nil
@@ -194,6 +195,9 @@ func (r *recovery) accept() error {
 // known applies what is known of a damaged record: an entry gets its place, so
 // that Read finds the damage, and of a state no older one counts.
 func (r *recovery) known(seg *segment, f flaw) {
+	if !f.known {
+		return
+	}
 	switch f.head.kind {
 	case KindEntry:
 		r.apply(seg, foundRecord{head: f.head, off: f.off})
@@ -247,14 +251,9 @@ func (r *recovery) apply(seg *segment, f foundRecord) {
 	seg.used = true
 }
 
-// finish decides about the end of the log and makes it ready for appending.
+// finish makes the end of the log ready for appending. Until here nothing was
+// changed on the disk.
 func (r *recovery) finish() error {
-	if err := r.judgeLast(); err != nil {
-		return err
-	}
-	if err := r.judgeTail(); err != nil {
-		return err
-	}
 	l := r.l
 	active := 0
 	for i, s := range l.segments {
@@ -338,13 +337,17 @@ func (r *recovery) judgeTail() error {
 		if err != nil {
 			return err
 		}
-		r.damage(seg, b.flaws[0])
+		for i, f := range b.flaws {
+			if i == 0 || f.known {
+				r.damage(seg, f)
+				r.known(seg, f)
+			}
+		}
 		r.index(seg, &b)
 		r.expect = max(r.expect, 1) + 1
-		if n := len(b.records); n > 0 {
-			seg.end = b.records[n-1].off + int64(recordSize(b.records[n-1].head.length))
-			seg.durable = true
-		}
+		// The log goes on in the next segment: what is here stays for a
+		// closer look, and stays known as damage.
+		seg.end, seg.used, seg.durable = s.size, true, true
 	}
 	return nil
 }
