@@ -114,7 +114,7 @@ func (v *View) barred() string {
 		return "the tail is not attached"
 	case v.Epoch.State != EpochChosen:
 		return "this leadership has no epoch"
-	case v.Epoch.Own != v.Epoch.Newest:
+	case v.superseded():
 		return fmt.Sprintf("epoch %d of node %d follows", v.Epoch.Newest, v.Epoch.Node)
 	case v.Engine.Errant != "":
 		return "the server has diverged"
@@ -133,7 +133,7 @@ func (v *View) doomed() string {
 		return "leadership is lost"
 	case v.Tail != TailAttached:
 		return "the tail has ended"
-	case v.Epoch.State == EpochChosen && v.Epoch.Own != v.Epoch.Newest:
+	case v.Epoch.State == EpochChosen && v.superseded():
 		return fmt.Sprintf("epoch %d of node %d follows", v.Epoch.Newest, v.Epoch.Node)
 	case v.Epoch.State != EpochChosen:
 		return "its epoch has ended"

@@ -30,7 +30,7 @@ func anyView(t *rapid.T) View {
 		},
 		Epoch: Epoch{
 			State: pick[EpochState](t, "epoch", 4), Own: uint64(rapid.IntRange(1, 3).Draw(t, "own")),
-			Newest: uint64(rapid.IntRange(0, 3).Draw(t, "newest")),
+			Newest: uint64(rapid.IntRange(0, 3).Draw(t, "newest")), Node: paxos.NodeID(rapid.IntRange(1, 2).Draw(t, "node")),
 		},
 		Engine: Engine{
 			State: pick[EngineState](t, "engine", 7), Wait: left(t, "wait"),

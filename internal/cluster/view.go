@@ -215,8 +215,12 @@ type Problem struct {
 
 // current reports whether this node leads and its own epoch is the newest one.
 func (v *View) current() bool {
-	return v.Lead.Self && v.Epoch.State == EpochChosen && v.Epoch.Own == v.Epoch.Newest
+	return v.Lead.Self && v.Epoch.State == EpochChosen && !v.superseded()
 }
+
+// superseded reports whether the newest epoch of the log is not the one that this
+// node proposed.
+func (v *View) superseded() bool { return v.Epoch.Own != v.Epoch.Newest || v.Epoch.Node != v.Self }
 
 func (v *View) peer(id paxos.NodeID) (Peer, bool) {
 	for _, p := range v.Peers {
