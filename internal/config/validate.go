@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/mysqld"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -65,6 +66,8 @@ func (c *Config) checkNode(k *checker) {
 	k.add(c.Node.Name == "" || nameForm.MatchString(c.Node.Name), "node.name",
 		fmt.Sprintf("is %q, must start with a letter and have at most 63 letters, digits, dots, dashes, underscores", c.Node.Name), "")
 	k.add(c.Node.DataDir != "", "node.data_dir", "must not be empty", "")
+	k.add(!strings.ContainsAny(c.Node.DataDir, "\"'\\\n\r"), "node.data_dir",
+		fmt.Sprintf("is %q, must not hold quotes, backslashes or line breaks", c.Node.DataDir), "")
 	sock := c.SocketPath()
 	k.add(len(sock) <= maxSocketPath, "node.data_dir",
 		fmt.Sprintf("makes the path of mysqld's socket %d bytes long, the limit is %d", len(sock), maxSocketPath), "use a shorter path")
@@ -133,8 +136,6 @@ func (c *Config) checkConsensus(k *checker) {
 		fmt.Sprintf("is %v, must be between 0 and 0.1", s.ClockError), "0.01 is one percent")
 }
 
-var optionForm = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-
 func (c *Config) checkEngine(k *checker) {
 	e := c.Engine
 	k.add(e.BufferPoolSize >= 5<<20, "engine.buffer_pool_size", fmt.Sprintf("is %v, must be at least 5MiB", e.BufferPoolSize), "")
@@ -142,25 +143,30 @@ func (c *Config) checkEngine(k *checker) {
 		fmt.Sprintf("is %d, must be between 10 and 100000", e.MaxConnections), "")
 	for name, v := range e.Options {
 		key := "engine.options." + name
-		why, hint := optionFault(name)
+		why, hint := optionFault(name, v)
 		k.add(why == "", key, why, hint)
-		k.add(!strings.ContainsAny(v, "\n\r\x00"), key, "must be one line", "")
 	}
 }
 
-// optionFault says why an option may not be set.
-func optionFault(name string) (why, hint string) {
-	if !optionForm.MatchString(name) {
-		return "is not the name of an option", "write it in lower case with underscores"
-	}
-	base := strings.TrimPrefix(name, "loose_")
-	if key, ok := ownKeys[base]; ok {
+// optionFault says why an option may not be set. Package mysqld knows those that
+// safety depends on.
+func optionFault(name, value string) (why, hint string) {
+	if key, ok := ownKeys[name]; ok {
 		return "has a key of its own", "set " + key
 	}
-	if slices.Contains(managedOptions, base) || strings.HasPrefix(base, "rpl_semi_sync") {
-		return "is set by phxsql, and safety depends on it", "remove it"
+	if err := mysqld.CheckOption(name, value); err != nil {
+		return splitHint(strings.TrimPrefix(err.Error(), "set option "+name+": "))
 	}
 	return "", ""
+}
+
+// splitHint takes a hint in parentheses off the end of an error's text.
+func splitHint(text string) (why, hint string) {
+	why, hint, ok := strings.Cut(text, " (hint: ")
+	if !ok {
+		return text, ""
+	}
+	return why, strings.TrimSuffix(hint, ")")
 }
 
 // ownKeys are options that a key of the configuration sets.
@@ -171,15 +177,4 @@ var ownKeys = map[string]string{
 	"max_connections":                "engine.max_connections",
 	"sync_binlog":                    "engine.strict_flush",
 	"innodb_flush_log_at_trx_commit": "engine.strict_flush",
-}
-
-// managedOptions are those that the node sets itself.
-var managedOptions = []string{
-	"admin_address", "admin_port", "bind_address", "binlog_checksum", "binlog_format", "binlog_gtid_simple_recovery",
-	"binlog_order_commits", "datadir", "disabled_storage_engines", "enforce_gtid_consistency",
-	"gtid_mode", "init_file", "log_bin", "log_bin_index", "log_replica_updates", "log_slave_updates", "log_error", "mysqlx",
-	"mysqlx_port", "mysqlx_socket", "pid_file", "plugin_dir", "plugin_load", "port", "read_only", "relay_log",
-	"relay_log_index", "relay_log_recovery", "replicate_same_server_id", "secure_file_priv", "server_id",
-	"server_uuid", "skip_grant_tables", "skip_log_bin", "skip_networking", "skip_replica_start", "skip_slave_start",
-	"socket", "super_read_only",
 }
