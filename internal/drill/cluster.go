@@ -1,0 +1,331 @@
+package drill
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	mysql "github.com/go-sql-driver/mysql"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/identity"
+)
+
+// pollEvery is how often a condition of the cluster is looked at.
+const pollEvery = 25 * time.Millisecond
+
+// Options say what cluster to run.
+type Options struct {
+	Dir     string // everything the cluster writes
+	Program string // the phxsql binary
+	Nodes   int
+	// Namespaces gives every node a network of its own (needs root), so that
+	// it can be cut off from its peers while its clients still reach it.
+	Namespaces bool
+	// Extra is added to every node's configuration, TOML.
+	Extra string
+	// Say gets a line about what happens.
+	Say func(format string, args ...any)
+}
+
+// Cluster is a running cluster. Its methods are for one goroutine.
+type Cluster struct {
+	opt      Options
+	Nodes    []*Node
+	User     string
+	Password string
+	client   *api.Client
+	net      *fabric
+}
+
+// New writes the nodes' configuration; nothing runs yet. The caller must Close.
+func New(opt Options) (*Cluster, error) {
+	c := &Cluster{opt: opt, User: "app", Password: rand.Text()}
+	if opt.Say == nil {
+		c.opt.Say = func(string, ...any) {}
+	}
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder of cluster: %w", err)
+	}
+	secret, err := identity.CreateSecret(c.path("cluster.secret"))
+	if err != nil {
+		return nil, err
+	}
+	if opt.Namespaces {
+		if c.net, err = newFabric(opt.Nodes); err != nil {
+			return nil, err
+		}
+	}
+	var admin []string
+	for i := 1; i <= opt.Nodes; i++ {
+		n, err := c.newNode(i)
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		c.Nodes = append(c.Nodes, n)
+		admin = append(admin, n.Admin)
+	}
+	cred, err := secret.Credentials(1)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.client = api.NewClient(admin, api.ClientTLS(cred))
+	for _, n := range c.Nodes {
+		n.client = api.NewClient([]string{n.Admin}, api.ClientTLS(cred))
+	}
+	return c, nil
+}
+
+func (c *Cluster) path(name string) string { return filepath.Join(c.opt.Dir, name) }
+
+// newNode chooses a node's addresses and writes its configuration.
+func (c *Cluster) newNode(i int) (*Node, error) {
+	n := &Node{ID: i, cluster: c, config: c.path(fmt.Sprintf("node%d.toml", i)), dir: c.path(fmt.Sprintf("node%d", i))}
+	host, peerHost := "127.0.0.1", "127.0.0.1"
+	ports := []int{3306, 3307, 3308, 3309}
+	if c.net != nil {
+		host, peerHost = c.net.clientAddr(i), c.net.peerAddr(i)
+	} else {
+		var err error
+		if ports, err = freePorts(4); err != nil {
+			return nil, err
+		}
+	}
+	at := func(h string, p int) string { return net.JoinHostPort(h, strconv.Itoa(p)) }
+	n.RW, n.RO, n.Peer, n.Admin = at(host, ports[0]), at(host, ports[1]), at(peerHost, ports[2]), at(host, ports[3])
+	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\n[engine]\nbuffer_pool_size = \"64MiB\"\n%s\n",
+		i, n.dir, n.RW, n.RO, n.Peer, n.Admin, c.path("cluster.secret"), c.opt.Extra)
+	return n, os.WriteFile(n.config, []byte(text), 0o600)
+}
+
+// freePorts finds ports that nobody listens on.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find free port: %w", err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// Start starts all nodes, makes them a cluster, and waits until they serve.
+func (c *Cluster) Start(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	if err := c.init(ctx); err != nil {
+		return err
+	}
+	return c.WaitHealthy(ctx)
+}
+
+// init makes the cluster by the command that a user types.
+func (c *Cluster) init(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := Eventually(ctx, func() error { _, err := n.client.Status(ctx); return err }); err != nil {
+			return fmt.Errorf("wait for node %d to come up: %w\n%s", n.ID, err, n.LogTail())
+		}
+	}
+	var members []string
+	for _, n := range c.Nodes {
+		members = append(members, fmt.Sprintf("%d=%s", n.ID, n.Peer))
+	}
+	cmd := exec.CommandContext(ctx, c.opt.Program, "init", "--config", c.Nodes[0].config, "--members", strings.Join(members, ","), "--user", c.User, "--password-stdin")
+	cmd.Stdin = strings.NewReader(c.Password + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make cluster: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Close kills what runs and removes the namespaces. The folder stays.
+func (c *Cluster) Close() {
+	for _, n := range c.Nodes {
+		n.KillAll()
+		if n.client != nil {
+			n.client.Close()
+		}
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	if c.net != nil {
+		c.net.close()
+	}
+}
+
+// Run runs a phxsql command against the cluster and returns what it prints.
+func (c *Cluster) Run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.opt.Program, args...)
+	cmd.Env = append(os.Environ(), "PHXSQL_CONFIG="+c.opt.Dir)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("run phxsql %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out.String(), nil
+}
+
+// Status asks any node for the status of the cluster.
+func (c *Cluster) Status(ctx context.Context) (api.Status, error) { return c.client.Status(ctx) }
+
+// Master returns the node that says of itself that it takes writes.
+func (c *Cluster) Master(ctx context.Context) (*Node, error) {
+	var found *Node
+	err := Eventually(ctx, func() error {
+		for _, n := range c.Nodes {
+			if n.isMaster(ctx) {
+				found = n
+				return nil
+			}
+		}
+		return errors.New("no node is master")
+	})
+	return found, err
+}
+
+func (n *Node) isMaster(ctx context.Context) bool {
+	if !n.Running() || n.paused {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	st, err := n.client.Status(ctx)
+	if err != nil {
+		return false
+	}
+	for _, m := range st.Members {
+		if int(m.ID) == n.ID {
+			return m.Master
+		}
+	}
+	return false
+}
+
+// WaitHealthy waits until there is a master and every running node is its
+// follower with nothing left to apply.
+func (c *Cluster) WaitHealthy(ctx context.Context) error {
+	err := Eventually(ctx, func() error { return c.unhealthy(ctx) })
+	if err == nil {
+		return nil
+	}
+	text, _ := c.Run(context.WithoutCancel(ctx), "status")
+	for _, n := range c.Nodes {
+		text += fmt.Sprintf("\n--- node %d\n%s", n.ID, n.LogTail())
+	}
+	return fmt.Errorf("wait until the cluster is well: %w\n%s", err, text)
+}
+
+// unhealthy says what is not well, by each node's own word.
+func (c *Cluster) unhealthy(ctx context.Context) error {
+	masters := 0
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			return fmt.Errorf("node %d does not run", n.ID)
+		}
+		st, err := n.client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range st.Members {
+			if int(m.ID) != n.ID {
+				continue
+			}
+			switch {
+			case m.Master:
+				masters++
+			case m.State != api.StateFollower:
+				return fmt.Errorf("node %d is %s: %v", n.ID, m.State, m.Problems)
+			case m.LagTransactions > 0:
+				return fmt.Errorf("node %d lacks %d transactions", n.ID, m.LagTransactions)
+			}
+		}
+		if len(st.Members) != len(c.Nodes) {
+			return fmt.Errorf("node %d knows %d members of %d", n.ID, len(st.Members), len(c.Nodes))
+		}
+	}
+	if masters != 1 {
+		return fmt.Errorf("%d masters", masters)
+	}
+	return nil
+}
+
+// DSN is the address of a port for go-sql-driver.
+func (c *Cluster) DSN(addr, database string) string {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr, cfg.DBName = c.User, c.Password, "tcp", addr, database
+	cfg.AllowNativePasswords = true
+	cfg.Timeout = 12 * time.Second
+	cfg.Logger = &mysql.NopLogger{}
+	return cfg.FormatDSN()
+}
+
+// Open returns a pool for a port.
+func (c *Cluster) Open(addr, database string) (*sql.DB, error) {
+	return sql.Open("mysql", c.DSN(addr, database))
+}
+
+// Exec runs statements through the read-write port of the first running node.
+func (c *Cluster) Exec(ctx context.Context, statements ...string) error {
+	for _, n := range c.Nodes {
+		if !n.Running() || n.paused {
+			continue
+		}
+		db, err := c.Open(n.RW, "")
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		for _, s := range statements {
+			if _, err := db.ExecContext(ctx, s); err != nil {
+				return fmt.Errorf("execute %.60q: %w", s, err)
+			}
+		}
+		return nil
+	}
+	return errors.New("execute: no node runs")
+}
+
+// Eventually calls f until it succeeds or the context ends, and returns its last
+// error then.
+func Eventually(ctx context.Context, f func() error) error {
+	t := time.NewTicker(pollEvery)
+	defer t.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+// discardLog closes a node's log file once.
+func discardLog(c io.Closer) {
+	if c != nil {
+		c.Close()
+	}
+}

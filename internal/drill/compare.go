@@ -1,0 +1,124 @@
+package drill
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+)
+
+// Compare checks that all nodes hold the same: tables row by row, what made
+// them, accounts, routines, views, triggers, and the GTID sets. The cluster must
+// be well and nobody writing.
+func (c *Cluster) Compare(ctx context.Context) error {
+	first := ""
+	for _, n := range c.Nodes {
+		text, err := c.portrait(ctx, n)
+		if err != nil {
+			return fmt.Errorf("read node %d: %w", n.ID, err)
+		}
+		if first == "" {
+			first = text
+			continue
+		}
+		if text != first {
+			return fmt.Errorf("nodes %d and %d differ:\n%s", c.Nodes[0].ID, n.ID, difference(first, text))
+		}
+	}
+	return nil
+}
+
+// difference lists the lines that only one of two texts has.
+func difference(a, b string) string {
+	in := func(lines []string) map[string]bool {
+		m := map[string]bool{}
+		for _, l := range lines {
+			m[l] = true
+		}
+		return m
+	}
+	as, bs := strings.Split(a, "\n"), strings.Split(b, "\n")
+	ina, inb := in(as), in(bs)
+	var out []string
+	for _, l := range as {
+		if !inb[l] {
+			out = append(out, "- "+l)
+		}
+	}
+	for _, l := range bs {
+		if !ina[l] {
+			out = append(out, "+ "+l)
+		}
+	}
+	return strings.Join(out[:min(20, len(out))], "\n")
+}
+
+// portraits are queries whose answers must be the same everywhere.
+var portraits = []string{
+	"SELECT @@GLOBAL.gtid_executed",
+	"SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2",
+	"SELECT table_schema, table_name, column_name, ordinal_position, column_type, is_nullable, column_default FROM information_schema.columns WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2, 4",
+	"SELECT routine_schema, routine_name, routine_type, routine_definition FROM information_schema.routines WHERE routine_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
+	"SELECT table_schema, table_name, view_definition FROM information_schema.views WHERE table_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
+	"SELECT trigger_schema, trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
+	"SELECT event_schema, event_name, event_definition FROM information_schema.events ORDER BY 1, 2",
+	"SELECT user, host FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
+}
+
+func (c *Cluster) portrait(ctx context.Context, n *Node) (string, error) {
+	db, err := c.Open(n.RO, "")
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	var out strings.Builder
+	for _, q := range portraits {
+		lines, err := query(ctx, db, q)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", q, err)
+		}
+		out.WriteString(strings.Join(lines, "\n") + "\n")
+	}
+	tables, err := query(ctx, db, "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1")
+	if err != nil {
+		return "", err
+	}
+	for _, t := range tables {
+		sum, err := query(ctx, db, "CHECKSUM TABLE "+t+" EXTENDED")
+		if err != nil {
+			return "", err
+		}
+		out.WriteString(strings.Join(sum, "\n") + "\n")
+	}
+	return out.String(), nil
+}
+
+// query returns the rows of a query, a line each.
+func query(ctx context.Context, db *sql.DB, q string) ([]string, error) {
+	rows, err := db.QueryContext(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	cols, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	vals := make([]sql.NullString, len(cols))
+	ptrs := make([]any, len(cols))
+	for i := range vals {
+		ptrs[i] = &vals[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(ptrs...); err != nil {
+			return nil, err
+		}
+		var line []string
+		for _, v := range vals {
+			line = append(line, v.String)
+		}
+		out = append(out, strings.Join(line, " | "))
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,187 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+)
+
+// stopLimit bounds an orderly stop of a node.
+const stopLimit = 40 * time.Second
+
+// Node is one node of a cluster: an agent and its server.
+type Node struct {
+	ID                  int
+	RW, RO, Peer, Admin string
+
+	cluster *Cluster
+	config  string
+	dir     string
+	client  *api.Client
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	paused  bool
+	log     *os.File
+}
+
+// Start starts the node's agent.
+func (n *Node) Start() error {
+	if n.Running() {
+		return fmt.Errorf("start node %d: it runs", n.ID)
+	}
+	log, err := os.OpenFile(n.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("start node %d: %w", n.ID, err)
+	}
+	cmd := exec.Command(n.cluster.opt.Program, "server", "--config", n.config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	start := cmd.Start
+	if n.cluster.net != nil {
+		start = func() error { return n.cluster.net.within(n.ID, cmd.Start) }
+	}
+	if err := start(); err != nil {
+		discardLog(log)
+		return fmt.Errorf("start node %d: %w", n.ID, err)
+	}
+	n.cmd, n.log, n.exited, n.paused = cmd, log, make(chan struct{}), false
+	go func(done chan struct{}) {
+		cmd.Wait()
+		discardLog(log)
+		close(done)
+	}(n.exited)
+	return nil
+}
+
+func (n *Node) logPath() string { return n.cluster.path(fmt.Sprintf("node%d.log", n.ID)) }
+
+// LogTail returns the end of the node's log.
+func (n *Node) LogTail() string {
+	b, err := os.ReadFile(n.logPath())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+}
+
+// Running reports whether the agent's process is there.
+func (n *Node) Running() bool {
+	if n.cmd == nil {
+		return false
+	}
+	select {
+	case <-n.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+func (n *Node) signal(s syscall.Signal) error {
+	if !n.Running() {
+		return fmt.Errorf("signal node %d: it does not run", n.ID)
+	}
+	return n.cmd.Process.Signal(s)
+}
+
+// KillAgent kills the agent; the kernel kills its server with it.
+func (n *Node) KillAgent() error {
+	if err := n.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-n.exited
+	return nil
+}
+
+// ServerPID is the process of the node's server.
+func (n *Node) ServerPID() (int, error) {
+	es, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, fmt.Errorf("find server of node %d: %w", n.ID, err)
+	}
+	for _, e := range es {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err == nil && strings.Contains(string(line), n.dir+"/") && strings.Contains(string(line), "mysqld") {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("find server of node %d: no mysqld with a file in %s", n.ID, n.dir)
+}
+
+// KillServer kills the server only; its agent lives.
+func (n *Node) KillServer() error {
+	pid, err := n.ServerPID()
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// KillAll kills agent and server at the same moment and waits for both.
+func (n *Node) KillAll() error {
+	if !n.Running() {
+		return nil
+	}
+	pid, serverErr := n.ServerPID()
+	err := n.signal(syscall.SIGKILL)
+	if serverErr == nil {
+		err = errors.Join(err, ignoreGone(syscall.Kill(pid, syscall.SIGKILL)))
+	}
+	<-n.exited
+	return err
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// Pause stops the agent's process where it is; its server goes on.
+func (n *Node) Pause() error {
+	n.paused = true
+	return n.signal(syscall.SIGSTOP)
+}
+
+// Resume lets a paused agent go on.
+func (n *Node) Resume() error {
+	n.paused = false
+	return n.signal(syscall.SIGCONT)
+}
+
+// Stop asks the agent to stop, as an operator does, and waits.
+func (n *Node) Stop(ctx context.Context) error {
+	if err := n.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	select {
+	case <-n.exited:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop node %d: it is still there:\n%s", n.ID, n.LogTail())
+	}
+}
+
+// Isolate cuts the node off from its peers; its clients still reach it. Only
+// with Options.Namespaces.
+func (n *Node) Isolate() error { return n.cluster.net.setPeerLink(n.ID, false) }
+
+// Rejoin ends Isolate.
+func (n *Node) Rejoin() error { return n.cluster.net.setPeerLink(n.ID, true) }
