@@ -1,0 +1,198 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fault breaks a cluster and mends what does not mend itself.
+type Fault struct {
+	Name string
+	// Break does it. The master is the node that was master before.
+	Break func(ctx context.Context, c *Cluster, master *Node) error
+	// Mend undoes it after Hold; nil when nothing is to be undone. A killed
+	// process is started again: that is a machine's init system, not a person.
+	Mend func(ctx context.Context, c *Cluster, master *Node) error
+	// Hold is how long the fault lasts.
+	Hold time.Duration
+	// Outage says that no node can serve until Mend.
+	Outage bool
+}
+
+// The faults of the drill.
+var (
+	KillMaster = Fault{
+		Name:  "kill the master's agent and mysqld",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.KillAll() },
+		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.Start() },
+	}
+	KillMasterServer = Fault{
+		Name:  "kill the master's mysqld",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.KillServer() },
+	}
+	KillMasterAgent = Fault{
+		Name:  "kill the master's agent",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.KillAgent() },
+		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.Start() },
+	}
+	PauseMaster = Fault{
+		Name:  "pause the master's agent",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.Pause() },
+		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.Resume() },
+		Hold:  10 * time.Second,
+	}
+	PauseFollower = Fault{
+		Name:  "pause a follower's agent",
+		Break: func(_ context.Context, c *Cluster, m *Node) error { return c.other(m).Pause() },
+		Mend: func(_ context.Context, c *Cluster, _ *Node) error {
+			for _, n := range c.Nodes {
+				if n.paused {
+					return n.Resume()
+				}
+			}
+			return errors.New("no node is paused")
+		},
+		Hold: 10 * time.Second,
+	}
+	KillAll = Fault{
+		Name:   "kill all nodes",
+		Break:  func(_ context.Context, c *Cluster, _ *Node) error { return c.each((*Node).KillAll) },
+		Mend:   func(_ context.Context, c *Cluster, _ *Node) error { return c.each((*Node).Start) },
+		Outage: true,
+	}
+	IsolateMaster = Fault{
+		Name:  "cut the master off from its peers",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.Isolate() },
+		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.Rejoin() },
+		Hold:  6 * time.Second,
+	}
+	Switchover = Fault{
+		Name: "planned switchover",
+		Break: func(ctx context.Context, c *Cluster, m *Node) error {
+			_, err := c.Run(ctx, "switchover", "--to", fmt.Sprint(c.other(m).ID))
+			return err
+		},
+	}
+)
+
+// other returns a node that is not the given one.
+func (c *Cluster) other(m *Node) *Node {
+	return c.Nodes[m.ID%len(c.Nodes)]
+}
+
+// each does something to all nodes at once.
+func (c *Cluster) each(f func(*Node) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(c.Nodes))
+	for i, n := range c.Nodes {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			errs[i] = f(n)
+		}()
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// faultLimit bounds one fault with everything around it.
+const faultLimit = 90 * time.Second
+
+// Result is how the cluster bore a fault.
+type Result struct {
+	Fault string
+	Pause time.Duration // longest time without an acknowledged write
+	Back  time.Duration // from the mend until every node was well again
+}
+
+// Endure breaks the cluster once under the workload's load, and waits until it
+// serves and every node is well again.
+func (w *Workload) Endure(ctx context.Context, f Fault) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, faultLimit)
+	defer cancel()
+	c := w.cluster
+	master, err := c.Master(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	c.opt.Say("%s (master is node %d)", f.Name, master.ID)
+	start := time.Now()
+	if err := f.Break(ctx, c, master); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	hold := time.After(f.Hold)
+	if !f.Outage {
+		if err := w.WaitAck(ctx, time.Now()); err != nil {
+			return Result{}, fmt.Errorf("%s: %w\n%s", f.Name, err, c.logTails())
+		}
+	}
+	<-hold
+	pause := w.Pause(start)
+	mended := time.Now()
+	if f.Mend != nil {
+		if err := f.Mend(ctx, c, master); err != nil {
+			return Result{}, fmt.Errorf("%s: mend: %w", f.Name, err)
+		}
+	}
+	if err := w.WaitAck(ctx, time.Now()); err != nil {
+		return Result{}, fmt.Errorf("%s: after the mend: %w\n%s", f.Name, err, c.logTails())
+	}
+	if f.Outage {
+		pause = w.Pause(start)
+	}
+	if err := c.waitRoles(ctx); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	r := Result{Fault: f.Name, Pause: pause, Back: time.Since(mended)}
+	c.opt.Say("%s: %v without commits, all well after %v", f.Name, r.Pause.Round(time.Millisecond), r.Back.Round(time.Millisecond))
+	return r, nil
+}
+
+// waitRoles waits until one node is master and the others follow, however far;
+// under load a follower always lacks a little.
+func (c *Cluster) waitRoles(ctx context.Context) error {
+	return c.waitFor(ctx, true)
+}
+
+func (c *Cluster) logTails() string {
+	var b strings.Builder
+	for _, n := range c.Nodes {
+		fmt.Fprintf(&b, "--- node %d\n%s\n", n.ID, n.LogTail())
+	}
+	return b.String()
+}
+
+// Summary renders the pauses of each kind of fault: how often, median, worst.
+func Summary(rs []Result) string {
+	var names []string
+	by := map[string][]Result{}
+	for _, r := range rs {
+		if by[r.Fault] == nil {
+			names = append(names, r.Fault)
+		}
+		by[r.Fault] = append(by[r.Fault], r)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-40s %5s %22s %22s\n", "fault", "times", "without commits", "all well after mend")
+	for _, name := range names {
+		g := by[name]
+		fmt.Fprintf(&b, "%-40s %5d %22s %22s\n", name, len(g),
+			spread(g, func(r Result) time.Duration { return r.Pause }), spread(g, func(r Result) time.Duration { return r.Back }))
+	}
+	return b.String()
+}
+
+func spread(rs []Result, f func(Result) time.Duration) string {
+	var ds []time.Duration
+	for _, r := range rs {
+		ds = append(ds, f(r))
+	}
+	slices.Sort(ds)
+	ms := func(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
+	return ms(ds[len(ds)/2]) + ", worst " + ms(ds[len(ds)-1])
+}
