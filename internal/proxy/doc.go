@@ -6,8 +6,8 @@
 // goroutines between them, one per direction. Bytes are passed on as they are.
 // In a plaintext session the proxy looks at packet headers (never at the
 // payload of rows) so that it knows whose turn it is; it takes part in the
-// login only where it must, which is the RSA exchange of caching_sha2_password
-// and sha256_password. A TLS session is opaque: the client and the server
+// login only where it must, which is the RSA exchange of caching_sha2_password.
+// A TLS session is opaque: the client and the server
 // encrypt end to end.
 //
 // It is not a pooler, a query router or a cache, and it knows no accounts.

@@ -2,18 +2,18 @@ package proxy
 
 import (
 	"crypto/rsa"
-	"encoding/binary"
 	"fmt"
 )
 
 // login is the state of an authentication exchange: the one that opens the
 // connection, or that of COM_CHANGE_USER.
 //
-// The server sees a Unix socket, which it takes for safe, so that it wants
-// passwords of caching_sha2_password and sha256_password in plain text. A client
-// on plaintext TCP sends them encrypted with the server's public key, which it
-// asks for if it does not have it. The proxy answers that question and decrypts;
-// the sequence numbers that this costs are hidden from both sides.
+// The server sees a Unix socket. caching_sha2_password takes that for safe, so
+// that in a full authentication the server wants the password in plain text. A
+// client on plaintext TCP sends it encrypted with the server's public key, which
+// it asks for if it does not have it. The proxy answers that question and
+// decrypts; the sequence numbers that this costs are hidden from both sides.
+// (sha256_password trusts nothing but TLS: the server does the exchange itself.)
 type login struct {
 	change bool
 	// key gives the server's RSA key; nil on the way to another member, whose
@@ -25,7 +25,6 @@ type login struct {
 	// shift is how far the client's sequence numbers are ahead of the server's.
 	shift byte
 	in    []byte // client bytes that are no whole packet yet
-	held  *opening
 	seen  []byte // beginning of the server's packet in progress, with its header
 }
 
@@ -36,11 +35,9 @@ type KeySource func() (*rsa.PrivateKey, error)
 
 const (
 	pluginCaching = "caching_sha2_password"
-	pluginSHA256  = "sha256_password"
 
 	askFull        = 4 // in AuthMoreData of caching_sha2_password
-	askKeyCaching  = 2 // a client's request for the public key
-	askKeySHA256   = 1
+	askKey         = 2 // a client's request for the public key
 	nonceSize      = 20
 	maxLoginPacket = 256 << 10 // a longer packet of a client's login ends the session
 	maxLoginSeen   = 1024      // of a server packet in a login; what is behind is not looked at
@@ -170,11 +167,10 @@ func (t *talk) loginAnswer(packet []byte) (forward, reply []byte, err error) {
 	case phaseLogin:
 		return t.opening(packet)
 	}
-	if l.key == nil || !l.wantsPassword() {
-		return t.pass(packet), nil, nil
-	}
 	switch {
-	case l.asksKey(payload):
+	case l.key == nil || !l.full || l.plugin != pluginCaching:
+		return t.pass(packet), nil, nil
+	case len(payload) == 1 && payload[0] == askKey:
 		reply, err = t.keyPacket(packet[3] + 1)
 		l.shift += 2
 		return nil, reply, err
@@ -184,11 +180,6 @@ func (t *talk) loginAnswer(packet []byte) (forward, reply []byte, err error) {
 	password, reply, err := t.password(payload, packet[3]+1)
 	if err != nil {
 		return nil, reply, err
-	}
-	if l.held != nil {
-		forward = appendPacket(nil, l.held.seq, l.held.with(password))
-		l.held = nil
-		return forward, nil, nil
 	}
 	return appendPacket(nil, packet[3]-l.shift, password), nil, nil
 }
@@ -204,131 +195,79 @@ func (t *talk) pass(packet []byte) []byte {
 	return out
 }
 
-// wantsPassword reports whether the client's next packet holds the password.
-func (l *login) wantsPassword() bool {
-	return l.full && l.plugin == pluginCaching || l.plugin == pluginSHA256
-}
-
-func (l *login) asksKey(payload []byte) bool {
-	if len(payload) != 1 {
-		return false
-	}
-	return l.plugin == pluginCaching && payload[0] == askKeyCaching ||
-		l.plugin == pluginSHA256 && payload[0] == askKeySHA256
-}
-
 // opening takes the client's first packet: a request for TLS, a
 // HandshakeResponse41, or a COM_CHANGE_USER.
 func (t *talk) opening(packet []byte) (forward, reply []byte, err error) {
-	l := &t.login
 	payload := packet[headerSize:]
 	t.phase = phaseAuth
-	o, ok := parseOpening(payload, t.caps, l.change)
-	o.seq = packet[3]
-	if !l.change {
-		t.caps = clientCaps(payload) & t.greet.capabilities
-		if !ok || o.tls {
-			t.phase = phaseOpaque
-		}
-	}
-	if !ok || t.phase == phaseOpaque {
+	if t.login.change {
+		t.login.plugin = changePlugin(payload, t.caps)
 		return t.pass(packet), nil, nil
 	}
-	l.plugin = o.plugin
-	if l.key == nil || l.plugin != pluginSHA256 {
-		return t.pass(packet), nil, nil
-	}
-	switch {
-	case l.asksKey(o.auth):
-		l.held = &o
-		l.shift += 2
-		reply, err = t.keyPacket(packet[3] + 1)
-		return nil, reply, err
-	case len(o.auth) >= minKeyBlob:
-		password, reply, err := t.password(o.auth, packet[3]+1)
-		if err != nil {
-			return nil, reply, err
-		}
-		return appendPacket(nil, o.seq, o.with(password)), nil, nil
+	o, ok := parseOpening(payload)
+	t.caps = o.capabilities & t.greet.capabilities
+	t.login.plugin = o.plugin
+	if !ok || o.tls {
+		t.phase = phaseOpaque
 	}
 	return t.pass(packet), nil, nil
 }
 
-// opening is a parsed HandshakeResponse41 or COM_CHANGE_USER.
+// opening is what the proxy needs of the client's first packet.
 type opening struct {
-	seq           byte
-	tls           bool
-	plugin        string
-	auth          []byte
-	before, after []byte // what stands around the authentication data and its length
-	lenenc        bool
+	capabilities uint32
+	tls          bool // it asks for TLS and says nothing else
+	plugin       string
 }
 
-// with returns the payload with other authentication data.
-func (o *opening) with(auth []byte) []byte {
-	p := append([]byte(nil), o.before...)
-	if o.lenenc {
-		p = appendLenenc(p, len(auth))
-	} else {
-		p = append(p, byte(min(len(auth), 255)))
-	}
-	return append(append(p, auth...), o.after...)
-}
-
-func clientCaps(p []byte) uint32 {
-	if len(p) < 4 {
-		return 0
-	}
-	return binary.LittleEndian.Uint32(p)
-}
-
-// tlsRequestSize is the length of the request for TLS: a HandshakeResponse41 that ends
-// where the user name would begin.
+// tlsRequestSize is the length of the request for TLS: a HandshakeResponse41 that
+// ends where the user name would begin.
 const tlsRequestSize = 32
 
-// parseOpening reads
+// parseOpening reads a HandshakeResponse41:
 //
-//	HandshakeResponse41: capabilities u32 | packet limit u32 | charset u8 | 23 bytes | user, NUL
+//	capabilities u32 | packet limit u32 | charset u8 | 23 bytes | user, NUL
 //	| auth (length lenenc or u8) | database, NUL if any | plugin, NUL | attributes
-//	COM_CHANGE_USER: 11 | user, NUL | auth (length u8) | database, NUL | charset u16 | plugin, NUL | attributes
-//
-// What it returns points into p.
-func parseOpening(p []byte, caps uint32, change bool) (opening, bool) {
+func parseOpening(p []byte) (opening, bool) {
 	c := cursor{rest: p}
-	o := opening{}
-	if change {
-		c.u8()
-	} else {
-		caps = c.u32()
-		c.bytes(tlsRequestSize - 4)
-		if c.bad || caps&capProtocol41 == 0 {
-			return o, false
-		}
-		if len(p) == tlsRequestSize {
-			o.tls = caps&capSSL != 0
-			return o, o.tls
-		}
-		o.lenenc = caps&capLenencAuthData != 0
+	o := opening{capabilities: c.u32()}
+	c.bytes(tlsRequestSize - 4)
+	if c.bad || o.capabilities&capProtocol41 == 0 {
+		return o, false
+	}
+	if len(p) == tlsRequestSize {
+		o.tls = o.capabilities&capSSL != 0
+		return o, o.tls
 	}
 	c.cstring()
-	o.before = p[:len(p)-len(c.rest)]
-	if o.lenenc {
-		o.auth = c.bytes(int(min(c.lenenc(), maxLoginPacket)))
+	if o.capabilities&capLenencAuthData != 0 {
+		c.bytes(int(min(c.lenenc(), maxLoginPacket)))
 	} else {
-		o.auth = c.bytes(int(c.u8()))
+		c.bytes(int(c.u8()))
 	}
-	o.after = c.rest
-	if change || caps&capConnectWithDB != 0 {
+	if o.capabilities&capConnectWithDB != 0 {
 		c.cstring()
 	}
-	if change {
-		c.u16()
-	}
-	if !c.bad && caps&capPluginAuth != 0 {
+	if !c.bad && o.capabilities&capPluginAuth != 0 {
 		o.plugin = string(c.lastString())
 	}
-	o.before, o.auth, o.after = clone(o.before), clone(o.auth), clone(o.after)
 	return o, !c.bad
+}
+
+// changePlugin reads the plugin from a COM_CHANGE_USER, if it names one:
+//
+//	11 | user, NUL | auth (length u8) | database, NUL | charset u16 | plugin, NUL | attributes
+func changePlugin(p []byte, caps uint32) string {
+	c := cursor{rest: p}
+	c.u8()
+	c.cstring()
+	c.bytes(int(c.u8()))
+	c.cstring()
+	c.u16()
+	if c.bad || caps&capPluginAuth == 0 {
+		return ""
+	}
+	return string(c.lastString())
 }
 
 // lastString reads a string that ends with a NUL or with the payload.

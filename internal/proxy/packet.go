@@ -16,16 +16,15 @@ const (
 
 // Bits of the capability flags that the proxy looks at.
 const (
-	capConnectWithDB   = 1 << 3
-	capCompress        = 1 << 5
-	capProtocol41      = 1 << 9
-	capSSL             = 1 << 11
-	capPluginAuth      = 1 << 19
-	capLenencAuthData  = 1 << 21
-	capDeprecateEOF    = 1 << 24
-	capOptionalMeta    = 1 << 25
-	capZstdCompress    = 1 << 26
-	capQueryAttributes = 1 << 27
+	capConnectWithDB  = 1 << 3
+	capCompress       = 1 << 5
+	capProtocol41     = 1 << 9
+	capSSL            = 1 << 11
+	capPluginAuth     = 1 << 19
+	capLenencAuthData = 1 << 21
+	capDeprecateEOF   = 1 << 24
+	capOptionalMeta   = 1 << 25
+	capZstdCompress   = 1 << 26
 )
 
 // Bits of the server status that OK and EOF packets carry.
@@ -75,7 +74,9 @@ func appendPacket(b []byte, seq byte, payload []byte) []byte {
 // maxText limits the text of an error packet, as the server does.
 const maxText = 511
 
-// appendERR appends an ERR packet: ff, code u16, '#', state, text.
+// appendERR appends an ERR packet: ff, code u16, '#', state, text. With sequence
+// number 0 it stands in place of a greeting; clients do not look for a state
+// there (libmysqlclient would show it as text), so it has none.
 func appendERR(b []byte, seq byte, f failure) []byte {
 	text := f.text
 	if len(text) > maxText {
@@ -84,8 +85,10 @@ func appendERR(b []byte, seq byte, f failure) []byte {
 	p := make([]byte, 0, 9+len(text))
 	p = append(p, markERR)
 	p = binary.LittleEndian.AppendUint16(p, f.code)
-	p = append(p, '#')
-	p = append(p, f.state...)
+	if seq != 0 {
+		p = append(p, '#')
+		p = append(p, f.state...)
+	}
 	p = append(p, text...)
 	return appendPacket(b, seq, p)
 }
