@@ -51,7 +51,7 @@ func (c *idleConn) Read(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(b)
 	if c.idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("nothing read for %v: %w", c.idle, errIdle)
+		err = fmt.Errorf("nothing read for %v: %w", c.idle, ErrSilent)
 	}
 	return n, err
 }
@@ -102,7 +102,7 @@ func (c *conn) write(b []byte) error {
 		}
 		if _, err := c.stream.Write(b[:n]); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("write: peer took nothing for %v: %w", c.idle, errIdle)
+				return fmt.Errorf("write: peer took nothing for %v: %w", c.idle, ErrSilent)
 			}
 			return fmt.Errorf("write: %w", err)
 		}

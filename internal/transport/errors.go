@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/phxsql/phxsql/paxos"
@@ -28,6 +29,8 @@ var (
 	ErrNotMember = errors.New("not a member")
 	// ErrVersion says that the two nodes have no version of the protocol in common.
 	ErrVersion = errors.New("incompatible protocol version")
+	// ErrSilent says that a connection was open but nothing came through it.
+	ErrSilent = errors.New("peer went silent")
 	// ErrRefused is any other refusal; its text says more.
 	ErrRefused = errors.New("refused")
 )
@@ -49,7 +52,6 @@ var (
 	// ErrMalformed says that bytes from a peer are not a frame.
 	ErrMalformed = errors.New("malformed frame")
 
-	errIdle     = errors.New("peer went silent")
 	errReplaced = errors.New("replaced by a newer connection")
 	errRemoved  = errors.New("peer removed or its address changed")
 	errRejoined = errors.New("no longer admitted")
@@ -69,6 +71,7 @@ var reasons = []struct {
 	{"version", ErrVersion},
 	{"malformed", ErrMalformed},
 	{"busy", ErrBusy},
+	{"silent", ErrSilent},
 	{"refused", ErrRefused},
 }
 
@@ -119,7 +122,7 @@ func (e *CallError) Error() string {
 	return fmt.Sprintf("call %s on node %d: %s", e.Method, e.Peer, e.Text)
 }
 
-// explain turns an error of a TLS handshake into one that names the cause and what
+// explain turns an error of an introduction into one that names the cause and what
 // to do about it. Other errors stay as they are.
 func explain(err error) error {
 	var unknown x509.UnknownAuthorityError
@@ -140,6 +143,8 @@ func explain(err error) error {
 			theirs = host.Certificate.Subject.CommonName
 		}
 		return fmt.Errorf("verify peer: %q answers (check the addresses of the members): %w", theirs, ErrWrongNode)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("introduction took too long: %w", ErrSilent)
 	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
 		return fmt.Errorf("handshake: the peer does not accept this node's certificate (compare the secret files, and the node id expected at this address): %w", ErrWrongSecret)
 	}

@@ -107,10 +107,13 @@ func (t *Transport) receive(raw net.Conn) {
 		return
 	}
 	err = in.serve()
-	if refused := (*RefusedError)(nil); errors.As(err, &refused) && t.ctx.Err() == nil {
+	refused := (*RefusedError)(nil)
+	switch {
+	case t.ctx.Err() != nil || ended(err):
+	case errors.As(err, &refused) || errors.Is(err, ErrMalformed):
 		t.refuse(in.remote, node, err)
-	} else if !ended(err) && t.ctx.Err() == nil {
-		t.log.Warn("connection from peer ended", "peer", uint64(node), "error", err)
+	default:
+		t.log.Warn("connection from peer ended", "peer", uint64(node), "reason", Reason(err), "error", err)
 	}
 }
 
@@ -305,7 +308,7 @@ func (in *inbound) message(b *batch, f frame) error {
 	}
 	m, err := paxos.DecodeMessage(p)
 	if err != nil {
-		return fmt.Errorf("read message: %w", err)
+		return fmt.Errorf("read message: %w: %w", ErrMalformed, err)
 	}
 	in.stats.messagesIn.Add(1)
 	in.stats.bytesIn.Add(uint64(headerSize + f.size))

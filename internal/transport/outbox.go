@@ -18,7 +18,7 @@ const (
 	chunkSize = 256 << 10
 	// keepChunks is how many chunks a busy outbox keeps for the next messages, and
 	// keepBuffer the largest buffer of an idle one.
-	keepChunks = 8
+	keepChunks = 32
 	keepBuffer = 16 << 10
 )
 
@@ -120,6 +120,8 @@ func (o *outbox) chunk(size int) *[]byte {
 	var c []byte
 	if f := len(o.free); f > 0 {
 		c, o.free = o.free[f-1], o.free[:f-1]
+	} else if n > 0 { // busy: no use in growing step by step
+		c = make([]byte, 0, chunkSize)
 	}
 	o.ordered = append(o.ordered, c)
 	return &o.ordered[n]

@@ -59,7 +59,7 @@ func (s *stats) fill(p *PeerStatus) {
 }
 
 // Refusal is a connection that this node refused, or that ended before it was
-// known whose it was. Equal ones are counted, not repeated.
+// known whose it was. Those of one remote, node and reason are counted, not repeated.
 type Refusal struct {
 	First  time.Time    `json:"first"`
 	Last   time.Time    `json:"last"`
@@ -67,7 +67,7 @@ type Refusal struct {
 	Remote string       `json:"remote"`         // address without port
 	Node   paxos.NodeID `json:"node,omitempty"` // 0 if it is not known
 	Reason string       `json:"reason"`
-	Error  string       `json:"error"`
+	Error  string       `json:"error"` // of the last one
 }
 
 // Status is a picture of the transport.
@@ -90,8 +90,8 @@ func (r *refusals) add(n Refusal) bool {
 	defer r.mu.Unlock()
 	for i := range r.list {
 		o := r.list[i]
-		if o.Remote == n.Remote && o.Node == n.Node && o.Error == n.Error {
-			o.Last, o.Count = n.Last, o.Count+1
+		if o.Remote == n.Remote && o.Node == n.Node && o.Reason == n.Reason {
+			o.Last, o.Count, o.Error = n.Last, o.Count+1, n.Error
 			r.list = append(append(r.list[:i], r.list[i+1:]...), o)
 			return false
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"runtime"
 	"strings"
@@ -92,7 +91,7 @@ func options(t testing.TB, id paxos.NodeID) Options {
 			}
 			return nil
 		},
-		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), PingEvery: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
+		PingEvery: 20 * time.Millisecond, RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 	}
 }
 

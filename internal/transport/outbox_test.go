@@ -1,0 +1,129 @@
+package transport
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// drain takes everything and returns the frames.
+func drain(t *testing.T, o *outbox) []frame {
+	t.Helper()
+	var all []byte
+	for b := o.take(); b != nil; b = o.take() {
+		all = append(all, b...)
+	}
+	frames, _ := readAll(newFrameReader(bytes.NewReader(all)))
+	return frames
+}
+
+func vote() []paxos.Message {
+	return []paxos.Message{{Kind: paxos.MsgAccepted, From: 1, To: 2}}
+}
+
+func TestVotesOvertakeEntriesButHeartbeatsDoNot(t *testing.T) {
+	o := newOutbox(1 << 20)
+	o.putMessages(0, accepts(1, 2, 2, 100))
+	o.putMessages(0, accepts(1, 2, 1, 0)) // heartbeat
+	o.putMessages(0, vote())
+	var kinds []paxos.MessageKind
+	var entries []int
+	for _, f := range drain(t, o) {
+		m, err := paxos.DecodeMessage(f.payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds, entries = append(kinds, m.Kind), append(entries, len(m.Entries))
+	}
+	if len(kinds) != 4 || kinds[0] != paxos.MsgAccepted || entries[1] != 1 || entries[2] != 1 || entries[3] != 0 {
+		t.Errorf("order: %v, entries %v", kinds, entries)
+	}
+}
+
+func TestFullQueueRefusesEntriesOnly(t *testing.T) {
+	const limit = 1 << 20
+	o := newOutbox(limit)
+	n, size := o.putMessages(0, accepts(1, 2, 100, 64<<10))
+	if n == 0 || n == 100 || size > limit {
+		t.Fatalf("took %d messages, %d bytes", n, size)
+	}
+	if got, _ := o.putMessages(0, accepts(1, 2, 1, 64<<10)); got != 0 {
+		t.Error("took entries above the limit")
+	}
+	if got, _ := o.putMessages(0, accepts(1, 2, 1, 0)); got != 1 {
+		t.Error("refused a heartbeat")
+	}
+	if got, _ := o.putMessages(0, vote()); got != 1 {
+		t.Error("refused a vote")
+	}
+	if got := len(drain(t, o)); got != n+2 {
+		t.Errorf("%d frames came out, %d went in", got, n+2)
+	}
+	if o.waiting != 0 {
+		t.Errorf("%d bytes waiting in an empty queue", o.waiting)
+	}
+	// One that is larger than the limit is taken when it is alone.
+	big := accepts(1, 2, 1, 2*limit)
+	if got, _ := o.putMessages(0, big); got != 1 {
+		t.Error("refused a large message on an empty queue")
+	}
+	if got, _ := o.putMessages(0, big); got != 0 {
+		t.Error("took a second large message")
+	}
+}
+
+func TestSmallMessagesHaveALimitToo(t *testing.T) {
+	o := newOutbox(1 << 20)
+	votes := make([]paxos.Message, 2*urgentLimit/emptyMessage)
+	for i := range votes {
+		votes[i] = vote()[0]
+	}
+	if n, _ := o.putMessages(0, votes); n == len(votes) || len(o.urgent) > urgentLimit+headerSize*n {
+		t.Errorf("took %d votes, %d bytes", n, len(o.urgent))
+	}
+	o.waiting = MaxMessage // as if the largest message were on its way out
+	beats := accepts(1, 2, 2*smallRoom/emptyMessage, 0)
+	if n, _ := o.putMessages(0, beats); n == len(beats) || o.waiting > MaxMessage+smallRoom+headerSize*n {
+		t.Errorf("took %d heartbeats, %d bytes", n, o.waiting)
+	}
+}
+
+func TestLargeQueueGoesOutInPieces(t *testing.T) {
+	o := newOutbox(64 << 20)
+	o.putMessages(0, accepts(1, 2, 100, 32<<10))
+	first := o.take()
+	if len(first) > chunkSize {
+		t.Errorf("first piece has %d bytes", len(first))
+	}
+	o.putMessages(0, vote())
+	if got := o.take(); len(got) != headerSize+emptyMessage {
+		t.Errorf("a vote had to wait behind %d bytes", len(got))
+	}
+}
+
+func TestIdleOutboxGivesMemoryBack(t *testing.T) {
+	o := newOutbox(64 << 20)
+	o.putMessages(0, accepts(1, 2, 1000, 32<<10))
+	drain(t, o)
+	o.trim()
+	kept := cap(o.urgent) + cap(o.spare) + cap(o.taken)
+	for _, c := range o.free {
+		kept += cap(c)
+	}
+	if kept > 4*keepBuffer {
+		t.Errorf("keeps %d bytes", kept)
+	}
+}
+
+func TestClosedOutboxTakesNothing(t *testing.T) {
+	o := newOutbox(1 << 20)
+	o.putMessages(0, accepts(1, 2, 1, 10))
+	o.close()
+	if n, _ := o.putMessages(0, accepts(1, 2, 1, 10)); n != 0 || o.take() != nil {
+		t.Error("a closed outbox is not empty")
+	}
+	if o.putUrgent(func(b []byte) []byte { return b }) || o.putOrdered(1, func(b []byte) []byte { return b }) {
+		t.Error("a closed outbox took a frame")
+	}
+}
