@@ -1,0 +1,120 @@
+package wal_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/phxsql/phxsql/vfs"
+	"github.com/phxsql/phxsql/wal"
+)
+
+const benchPayload = 1024
+
+// BenchmarkFloor is what the device gives: one write and one fdatasync of n
+// records at a time into a file that was written before, or is fresh.
+func BenchmarkFloor(b *testing.B) {
+	for _, written := range []bool{true, false} {
+		for _, n := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("written=%v/batch=%d", written, n), func(b *testing.B) { benchFloor(b, written, n) })
+		}
+	}
+}
+
+func benchFloor(b *testing.B, written bool, n int) {
+	f, err := vfs.OS{}.Create(b.TempDir() + "/file")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	const size = 64 << 20
+	if written {
+		for off := int64(0); off < size; off += 1 << 20 {
+			f.WriteAt(make([]byte, 1<<20), off)
+		}
+		f.Sync()
+	}
+	buf := make([]byte, n*(benchPayload+32)+32)
+	off := int64(0)
+	b.SetBytes(int64(n * benchPayload))
+	b.ResetTimer()
+	for range b.N {
+		if off+int64(len(buf)) > size {
+			off = 0
+		}
+		f.WriteAt(buf, off)
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		off += int64(len(buf))
+	}
+	b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "records/s")
+}
+
+// BenchmarkAppendSync appends n records of 1 KB and syncs them.
+func BenchmarkAppendSync(b *testing.B) {
+	for _, n := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir()}, n)
+		})
+	}
+}
+
+// BenchmarkAppendSyncMem is the same without a disk: the cost of the log itself.
+func BenchmarkAppendSyncMem(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			benchAppendSync(b, wal.Options{FS: vfs.NewMem(), Dir: "/log", SegmentSize: 1 << 20, Inline: true}, n)
+		})
+	}
+}
+
+func benchAppendSync(b *testing.B, opt wal.Options, n int) {
+	l := open(b, opt)
+	defer l.Close()
+	recs := make([]wal.Record, n)
+	payload := make([]byte, benchPayload)
+	index := uint64(0)
+	b.SetBytes(int64(n * benchPayload))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		for i := range recs {
+			index++
+			recs[i] = wal.Record{Group: 1, Kind: wal.KindEntry, Index: index, Payload: payload}
+		}
+		if _, err := l.Append(recs...); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := l.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		if index > 20_000 {
+			l.TrimBelow(1, index-20_000)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "records/s")
+}
+
+// BenchmarkRead reads entries of 1 KB from the page cache.
+func BenchmarkRead(b *testing.B) {
+	l := open(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir()})
+	defer l.Close()
+	const entries = 10_000
+	for i := uint64(1); i <= entries; i++ {
+		if _, err := l.Append(wal.Record{Group: 1, Kind: wal.KindEntry, Index: i, Payload: make([]byte, benchPayload)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := l.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(benchPayload)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := l.Read(1, uint64(i%entries)+1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
