@@ -98,6 +98,7 @@ func readLines(body io.Reader, f func(LogEntry) error) error {
 		case err != nil:
 			return fmt.Errorf("read log stream: it was cut: %w", err)
 		case l.Error != nil:
+			l.Error.Status = http.StatusInternalServerError // the stream's own was sent before it was known
 			return l.Error
 		case l.End:
 			return nil
