@@ -185,6 +185,18 @@ func (s *Set) Count() uint64 {
 	return n
 }
 
+// Intervals is the number of intervals over all sources: what the set costs in
+// memory.
+func (s *Set) Intervals() int {
+	n := 0
+	if s != nil {
+		for _, iv := range s.sources {
+			n += len(iv.list)
+		}
+	}
+	return n
+}
+
 // Sources returns the sources of the set in order, with their intervals. The
 // slices belong to the set.
 func (s *Set) Sources() iter.Seq2[Source, []Interval] {
