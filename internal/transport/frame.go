@@ -36,9 +36,10 @@ const (
 
 // Limits of payloads in bytes. A frame above its limit ends the connection.
 const (
-	// MaxMessage is the largest encoded consensus message: one entry of the
-	// largest size, or many that leave room for their headers.
-	MaxMessage = paxos.MaxEntryData + 4<<20
+	// MaxMessage is the largest encoded consensus message. A promise must tell all
+	// that is in flight in one message: paxos.Config.MaxInflight and, because that is
+	// looked at before a value is added, one value more. Both are 64 MiB at most.
+	MaxMessage = 2*paxos.MaxEntryData + 4<<20
 	// MaxApp is the largest announcement.
 	MaxApp = 1 << 20
 	// MaxCall is the largest request or result of a call.

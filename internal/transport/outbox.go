@@ -10,8 +10,8 @@ const (
 	// urgentLimit bounds what waits in the urgent lane; above it frames are
 	// dropped.
 	urgentLimit = 4 << 20
-	// smallRoom is how far messages without entries may exceed the limit of the
-	// ordered lane.
+	// smallRoom is what messages without entries have in the ordered lane after
+	// all others.
 	smallRoom = 1 << 20
 	// chunkSize is about how much of the ordered lane goes out before the urgent
 	// lane is looked at again. A larger message is a chunk of its own.
@@ -58,9 +58,9 @@ func urgentMessage(m *paxos.Message) bool {
 
 // putMessages queues messages and returns how many it took, and how many bytes.
 // When the ordered lane is over its limit it refuses messages with entries; the
-// sender will send them again when it still has to. A message that alone is
-// larger than the limit is taken when nothing else waits. The messages of one
-// caller keep their order.
+// sender will send them again when it still has to. A promise is taken all the same,
+// because an election waits for it, and so is a message that alone is larger than the
+// limit when nothing else waits. The messages of one caller keep their order.
 func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, bytes int) {
 	o.mu.Lock()
 	for i := range msgs {
@@ -106,7 +106,9 @@ func (o *outbox) fits(m *paxos.Message, size int) bool {
 	case urgentMessage(m):
 		return len(o.urgent)+size <= urgentLimit
 	case len(m.Entries) == 0:
-		return o.waiting+size <= max(o.limit, MaxMessage)+smallRoom
+		return o.waiting+size <= o.limit+MaxMessage+smallRoom
+	case m.Kind == paxos.MsgPromise:
+		return o.waiting+size <= o.limit+MaxMessage
 	}
 	return o.waiting == 0 || o.waiting+size <= o.limit
 }

@@ -57,8 +57,13 @@ func TestFullQueueRefusesEntriesOnly(t *testing.T) {
 	if got, _ := o.putMessages(0, vote()); got != 1 {
 		t.Error("refused a vote")
 	}
-	if got := len(drain(t, o)); got != n+2 {
-		t.Errorf("%d frames came out, %d went in", got, n+2)
+	promise := accepts(1, 2, 1, 64<<10)
+	promise[0].Kind = paxos.MsgPromise
+	if got, _ := o.putMessages(0, promise); got != 1 {
+		t.Error("refused a promise")
+	}
+	if got := len(drain(t, o)); got != n+3 {
+		t.Errorf("%d frames came out, %d went in", got, n+3)
 	}
 	if o.waiting != 0 {
 		t.Errorf("%d bytes waiting in an empty queue", o.waiting)
@@ -82,9 +87,10 @@ func TestSmallMessagesHaveALimitToo(t *testing.T) {
 	if n, _ := o.putMessages(0, votes); n == len(votes) || len(o.urgent) > urgentLimit+headerSize*n {
 		t.Errorf("took %d votes, %d bytes", n, len(o.urgent))
 	}
-	o.waiting = MaxMessage // as if the largest message were on its way out
+	full := o.limit + MaxMessage // as if the queue and then the largest promise were on their way out
+	o.waiting = full
 	beats := accepts(1, 2, 2*smallRoom/emptyMessage, 0)
-	if n, _ := o.putMessages(0, beats); n == len(beats) || o.waiting > MaxMessage+smallRoom+headerSize*n {
+	if n, _ := o.putMessages(0, beats); n == len(beats) || o.waiting > full+smallRoom+headerSize*n {
 		t.Errorf("took %d heartbeats, %d bytes", n, o.waiting)
 	}
 }

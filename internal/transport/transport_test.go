@@ -91,7 +91,7 @@ func TestLargestMessage(t *testing.T) {
 	two.Send(1, 0, accepts(2, 1, 1, 0)) // the connection back still works
 	one.rec.messages(t, 1)
 	e := big[0].Entries[0]
-	big[0].Entries = []paxos.Entry{e, e}
+	big[0].Entries = []paxos.Entry{e, e, e}
 	one.Send(2, 0, big)
 	if s := peerStatus(one, 2); s.DroppedFull != 1 {
 		t.Errorf("dropped %d, want the one that is too large", s.DroppedFull)
