@@ -1,0 +1,55 @@
+# Everything here needs Go and make only. 'make demo' brings up a cluster;
+# 'make test' is what CI runs.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+GO          ?= go
+BIN         := bin/phxsql
+DEMO_FLAGS  ?=
+SIM_TIME    ?= 60s
+FUZZ_TIME   ?= 10s
+
+UNIT = $(shell $(GO) list ./... | grep -v /test/e2e)
+E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
+SUM  = $(GO) run ./internal/tools/testsum
+
+.DEFAULT_GOAL := build
+.PHONY: build demo demo-clean test test-unit test-e2e race sim fuzz vet lint clean
+
+build: ## the one binary
+	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/phxsql
+
+demo: build ## a cluster of three on this machine, until Ctrl-C; the data stays
+	./$(BIN) demo --dir .demo $(DEMO_FLAGS)
+
+demo-clean: build ## remove that cluster with its data
+	./$(BIN) demo clean --dir .demo
+
+vet:
+	$(GO) vet ./...
+
+# The end-to-end tests run alone: they measure time on real processes.
+test: vet ## everything, with a count at the end
+	{ rc=0; \
+	  $(GO) test -json -timeout 5m $(UNIT) || rc=1; \
+	  $(if $(E2E),$(GO) test -json -timeout 18m -p 1 $(E2E) || rc=1;) \
+	  exit $$rc; } | $(SUM) -show /test/e2e
+
+test-unit: ## without the end-to-end tests
+	$(GO) test -json -timeout 5m $(UNIT) | $(SUM)
+
+test-e2e: ## real processes, real servers
+	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
+
+race: ## unit tests with the race detector
+	$(GO) test -json -race -timeout 10m $(UNIT) | $(SUM)
+
+fuzz: ## each fuzz target for FUZZ_TIME
+	for pkg in $(UNIT); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZ_TIME) $$pkg; \
+	  done; \
+	done
+
+clean: ## what was built; demos stay
+	rm -rf bin
