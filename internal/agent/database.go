@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/internal/mysqld"
+)
+
+// localServer makes a mysqld.Server what the loop wants of a database.
+type localServer struct {
+	*mysqld.Server
+	source mysqld.Source // the node's own log, served as a binlog
+	uuid   atomic.Pointer[gtid.UUID]
+}
+
+// ServerUUID is the identity under which the server writes; zero before it first ran.
+func (d *localServer) ServerUUID() gtid.UUID {
+	if u := d.uuid.Load(); u != nil {
+		return *u
+	}
+	return gtid.UUID{}
+}
+
+// Crashed tells how long the supervisor refuses another start.
+func (d *localServer) Crashed() time.Duration { return d.Crashes().Wait(time.Now()) }
+
+func (d *localServer) Init(ctx context.Context) error { return d.Initialize(ctx) }
+
+func (d *localServer) Start(ctx context.Context, exited func(reason string)) error {
+	if err := d.Server.Start(ctx); err != nil {
+		return err
+	}
+	ended := d.Exited()
+	text, err := d.Server.ServerUUID(ctx)
+	if err == nil {
+		var u gtid.UUID
+		if u, err = gtid.ParseUUID(text); err == nil {
+			d.uuid.Store(&u)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, d.Server.Kill())
+	}
+	go func() {
+		<-ended
+		e, _ := d.LastExit()
+		reason := e.Reason
+		if c := d.Crashes(); !e.Wanted && c.Reason != "" {
+			reason = c.Reason
+		}
+		exited(reason)
+	}()
+	return nil
+}
+
+func (d *localServer) Stop(ctx context.Context) error { return d.Shutdown(ctx) }
+
+// Kill returns at once; exited tells the end. A process that even SIGKILL does
+// not end hangs in its disk: exited is then not called.
+func (d *localServer) Kill(report func(error)) {
+	go func() {
+		if err := d.Server.Kill(); err != nil {
+			report(err)
+		}
+	}()
+}
+
+func (d *localServer) StartReplica(ctx context.Context) error {
+	return d.Server.StartReplica(ctx, d.source)
+}
+
+func (d *localServer) MakeWritable(ctx context.Context) error { return d.SetReadOnly(ctx, false) }
+
+// MakeReadOnly ends what clients still run, because super_read_only waits for it.
+// Their sockets are cut already; a session that waits in its commit goes on.
+func (d *localServer) MakeReadOnly(ctx context.Context) error {
+	if _, err := d.KillClients(ctx); err != nil {
+		return err
+	}
+	return d.SetReadOnly(ctx, true)
+}
+
+// Observe asks the server how far it is.
+func (d *localServer) Observe(ctx context.Context) (observation, error) {
+	text, err := d.GTIDExecuted(ctx)
+	if err != nil {
+		return observation{}, err
+	}
+	var o observation
+	if o.Executed, err = gtid.ParseSet(text); err != nil {
+		return o, fmt.Errorf("read gtid_executed: %w", err)
+	}
+	if o.ReadOnly, err = d.ReadOnly(ctx); err != nil {
+		return o, err
+	}
+	st, err := d.ReplicaStatus(ctx)
+	if err != nil {
+		return o, err
+	}
+	o.Lag = max(0, st.Lag)
+	switch broken := st.Err(); {
+	case !st.Configured:
+		o.Replica = cluster.ReplicaOff
+	case broken != nil:
+		o.Replica, o.ReplicaError = cluster.ReplicaBroken, broken.Error()
+	default:
+		o.Replica = cluster.ReplicaRunning
+	}
+	return o, nil
+}
+
+func (d *localServer) WaitExecuted(ctx context.Context, set *gtid.Set) error {
+	if set.Empty() {
+		return nil
+	}
+	return d.WaitForExecuted(ctx, set.String())
+}

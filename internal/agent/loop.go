@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// The rhythm of the loop.
+const (
+	tickSteady   = 50 * time.Millisecond  // nothing is under way
+	tickMoving   = 10 * time.Millisecond  // this node leads and does not serve, or a switchover is under way
+	observeEvery = 200 * time.Millisecond // how often the server is asked how far it is
+	observeLimit = 5 * time.Second        // how long one answer may take
+	stallLimit   = 10 * time.Second       // a server that did not answer for so long is stalled
+	handLimit    = 2 * time.Second        // how long a member has to take leadership that is offered
+	declineFor   = 10 * time.Second       // how long one that did not is left in peace
+	maxRounds    = 16                     // decisions in a row; more is a fault of ours
+)
+
+// loop asks for decisions and has them carried out. One goroutine, run, owns all
+// fields but inbox and last; the others reach them through post. It ends when its
+// context does, or when the node has been stopped.
+type loop struct {
+	self  paxos.NodeID
+	log   *slog.Logger
+	cons  consensus
+	jour  journal
+	db    database
+	tail  tail
+	gate  gate
+	peers *peers
+	// awaitApplied asks a member to say when it has executed everything through
+	// an instance.
+	awaitApplied func(ctx context.Context, to paxos.NodeID, through paxos.Instance) error
+
+	// heard returns an instance behind everything that was chosen when the node
+	// started, once one is known. Only a journal that has come so far can tell that
+	// a server holds too much.
+	heard func() (paxos.Instance, bool)
+
+	inbox chan func()
+	done  chan struct{}
+	last  atomic.Pointer[snapshot]
+	moved chan struct{} // has room for one: the snapshot has changed in a way that others should know
+
+	ctx  context.Context
+	view cluster.View
+	time timeline
+	now  time.Time // of this turn
+
+	term      paxos.Ballot
+	leaseAt   time.Time // when the lease was last seen to run
+	readyAt   paxos.Instance
+	leaderAt  time.Time // when somebody else was last known to lead
+	epochAt   paxos.Instance
+	handUntil time.Time
+	declined  map[paxos.NodeID]time.Time
+
+	run         int // counts lives of the server; what belongs to an older one is dropped
+	waitUntil   time.Time
+	startedAt   time.Time
+	replicaAt   time.Time // when a broken replica may be started again
+	replicaFail int
+	seen        observation
+	seenAt      time.Time
+	observing   bool
+	steps       int            // begins and ends of slow actions
+	applied     paxos.Instance // everything through it is executed
+	caughtUp    bool
+
+	tailRun   int // counts tails
+	tailEnded int // the newest tail that ended by itself
+	cancel    context.CancelFunc
+	failUntil time.Time
+
+	sw       *switchover
+	quietAt  paxos.Instance // the log's end when the server became read-only for a switchover
+	stopAt   time.Time
+	problems []cluster.Problem
+}
+
+// observation is what the server says about itself.
+type observation struct {
+	Executed     *gtid.Set
+	ReadOnly     bool
+	Lag          time.Duration
+	Replica      cluster.ReplicaState
+	ReplicaError string
+}
+
+func newLoop(self paxos.NodeID, log *slog.Logger) *loop {
+	return &loop{
+		self: self, log: log, inbox: make(chan func(), 256), done: make(chan struct{}), moved: make(chan struct{}, 1),
+		declined: map[paxos.NodeID]time.Time{}, time: timeline{log: log},
+	}
+}
+
+// post has f run by the loop; it is dropped when the loop has ended.
+func (l *loop) post(f func()) {
+	select {
+	case l.inbox <- f:
+	case <-l.done:
+	}
+}
+
+// ask runs f in the loop and waits for it.
+func (l *loop) ask(ctx context.Context, f func()) error {
+	ran := make(chan struct{})
+	l.post(func() { f(); close(ran) })
+	select {
+	case <-ran:
+		return nil
+	case <-l.done:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// serve runs until ctx ends or the node has been stopped.
+func (l *loop) serve(ctx context.Context) {
+	defer close(l.done)
+	l.ctx = ctx
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := l.cons.Changed()
+		l.turn()
+		if l.stopped() {
+			return
+		}
+		timer.Reset(l.pace())
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-l.inbox:
+			f()
+		case <-changed:
+		case <-timer.C:
+		}
+		l.takeAll()
+	}
+}
+
+// takeAll runs what else waits in the inbox, up to its size.
+func (l *loop) takeAll() {
+	for range cap(l.inbox) {
+		select {
+		case f := <-l.inbox:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+func (l *loop) pace() time.Duration {
+	if (l.view.Lead.Self && l.view.Gate != cluster.GateOpen) || l.view.Switch != nil || l.view.Stopping {
+		return tickMoving
+	}
+	return tickSteady
+}
+
+// turn looks at the world, decides until nothing more is decided, and publishes.
+func (l *loop) turn() {
+	for range maxRounds {
+		l.now = time.Now()
+		l.refresh()
+		acts := cluster.Decide(l.view)
+		if err := cluster.Check(l.view, acts); err != nil {
+			panic(fmt.Sprintf("agent: %v", err))
+		}
+		l.problems = l.problems[:0:0]
+		moved := false
+		for _, a := range acts {
+			if r, ok := a.(cluster.Report); ok {
+				l.problems = append(l.problems, r.Problem)
+				continue
+			}
+			moved = true
+			l.log.Debug("decided", telemetry.KeyAction, a.String())
+			l.carry(a)
+		}
+		if !moved {
+			break
+		}
+	}
+	l.observe()
+	l.publish()
+}
+
+// observe asks the server how far it is, one question at a time.
+func (l *loop) observe() {
+	if l.observing || l.view.Engine.State != cluster.EngineRunning || l.now.Sub(l.seenAt) < observeEvery {
+		return
+	}
+	l.observing = true
+	run, steps := l.run, l.steps
+	go func() {
+		ctx, cancel := context.WithTimeout(l.ctx, observeLimit)
+		defer cancel()
+		o, err := l.db.Observe(ctx)
+		l.post(func() { l.observed(run, steps, o, err) })
+	}()
+}
+
+// observed takes an observation in. What a slow action may have changed meanwhile
+// is not judged by it.
+func (l *loop) observed(run, steps int, o observation, err error) {
+	l.observing = false
+	if run != l.run || l.view.Engine.State != cluster.EngineRunning {
+		return
+	}
+	if err != nil {
+		l.log.Debug("server does not answer", telemetry.KeyError, err)
+		return
+	}
+	l.seen, l.seenAt = o, time.Now()
+	e := &l.view.Engine
+	pos, _, _ := l.jour.Position()
+	all := l.jour.Executed()
+	e.Behind = minus(all, o.Executed).Count()
+	if e.Behind == 0 {
+		l.applied = max(l.applied, pos)
+	}
+	e.Errant = ""
+	if l.caughtUp && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
+		e.Errant = minus(o.Executed, all).String()
+	}
+	if steps != l.steps || l.view.Busy != "" {
+		return
+	}
+	if e.Writable && o.ReadOnly {
+		e.Writable = false // an earlier super_read_only that was given up came through late
+	}
+	l.observedReplica(o)
+}
+
+func minus(a, b *gtid.Set) *gtid.Set {
+	c := a.Clone()
+	c.Subtract(b)
+	return c
+}
+
+// observedReplica judges replication where it should run.
+func (l *loop) observedReplica(o observation) {
+	e := &l.view.Engine
+	if e.Replica == cluster.ReplicaOff {
+		return
+	}
+	if o.Replica == cluster.ReplicaRunning {
+		if e.Replica == cluster.ReplicaBroken {
+			l.log.Info("replication runs again")
+		}
+		e.Replica, e.ReplicaError = cluster.ReplicaRunning, ""
+		if l.now.Sub(l.replicaAt) > time.Minute {
+			l.replicaFail = 0
+		}
+		return
+	}
+	if e.Replica == cluster.ReplicaRunning {
+		l.replicaFail++
+		l.replicaAt = l.now.Add(backoff(l.replicaFail))
+		l.log.Warn("replication has stopped", telemetry.KeyReason, o.ReplicaError)
+	}
+	e.Replica, e.ReplicaError = cluster.ReplicaBroken, o.ReplicaError
+}
+
+// backoff is the pause before try n (from 1) of something that failed: none at
+// first, then doubling from 100 ms to 15 s.
+func backoff(n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	return min(15*time.Second, 50*time.Millisecond<<min(n-1, 12))
+}

@@ -1,0 +1,392 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/entry"
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// world is everything around a loop, without processes, disks and networks. It
+// traces what the loop did: fast actions and slow ones, each in order.
+type world struct {
+	mu      sync.Mutex
+	fast    []string
+	tardy   []string
+	lead    paxos.Leadership
+	lease   bool
+	changed chan struct{}
+	chosen  paxos.Instance
+	epoch   entry.Value
+	members paxos.Members
+	exited  func(string)
+	ended   func(error)
+	drained bool
+	hold    map[string]chan struct{} // slow actions that wait
+	fail    map[string]error
+	running bool
+	replica bool
+}
+
+func newWorld() *world {
+	w := &world{chosen: 1, changed: make(chan struct{}), hold: map[string]chan struct{}{}, fail: map[string]error{}, drained: true}
+	w.members = paxos.Members{Cluster: "c", List: []paxos.Member{{ID: 1, Role: paxos.Voter}, {ID: 2, Role: paxos.Voter}, {ID: 3, Role: paxos.Voter}}}
+	return w
+}
+
+func (w *world) did(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fast = append(w.fast, what)
+}
+
+// slow notes an action, and waits while a test holds it.
+func (w *world) slow(ctx context.Context, what string) error {
+	w.mu.Lock()
+	w.tardy = append(w.tardy, what)
+	hold, err := w.hold[what], w.fail[what]
+	w.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// take returns the trace so far and begins a new one.
+func (w *world) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := strings.Join(w.fast, " ") + " | " + strings.Join(w.tardy, " ")
+	w.fast, w.tardy = nil, nil
+	return s
+}
+
+func (w *world) setLead(l paxos.Leadership, lease bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lead, w.lease = l, lease
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) elect(round uint64) {
+	w.setLead(paxos.Leadership{Leader: 1, Term: paxos.Ballot{Round: round, Node: 1}, Ready: true}, true)
+}
+
+func (w *world) Propose(data []byte, done func(paxos.Instance, error)) error {
+	v, err := entry.Decode(data)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.chosen++
+	w.epoch = v
+	i := w.chosen
+	go done(i, nil)
+	return nil
+}
+
+func (w *world) Leadership() paxos.Leadership { w.mu.Lock(); defer w.mu.Unlock(); return w.lead }
+func (w *world) LeaseValid() bool             { w.mu.Lock(); defer w.mu.Unlock(); return w.lease }
+func (w *world) Changed() <-chan struct{}     { w.mu.Lock(); defer w.mu.Unlock(); return w.changed }
+func (w *world) Members() paxos.Members       { w.mu.Lock(); defer w.mu.Unlock(); return w.members }
+func (w *world) Chosen() paxos.Instance       { w.mu.Lock(); defer w.mu.Unlock(); return w.chosen }
+func (w *world) SetCandidacy(able bool, _ time.Duration) {
+	w.did(map[bool]string{true: "able", false: "unable"}[able])
+}
+
+func (w *world) Transfer(to paxos.NodeID) error {
+	w.did("transfer")
+	w.setLead(paxos.Leadership{Leader: to}, false)
+	return nil
+}
+
+func (w *world) Position() (paxos.Instance, uint64, paxos.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.chosen, w.epoch.Epoch, paxos.NodeID(w.epoch.Node)
+}
+func (w *world) Executed() *gtid.Set                        { return &gtid.Set{} }
+func (w *world) Wait(context.Context, paxos.Instance) error { return nil }
+
+func (w *world) ServerUUID() gtid.UUID          { return gtid.UUID{1} }
+func (w *world) Init(ctx context.Context) error { return w.slow(ctx, "init") }
+func (w *world) Start(ctx context.Context, exited func(string)) error {
+	err := w.slow(ctx, "start")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.exited, w.running, w.replica = exited, err == nil, false
+	return err
+}
+func (w *world) exit(reason string) {
+	w.mu.Lock()
+	f, was := w.exited, w.running
+	w.running = false
+	w.mu.Unlock()
+	if was {
+		f(reason)
+	}
+}
+func (w *world) Stop(ctx context.Context) error {
+	err := w.slow(ctx, "stop")
+	w.exit("stopped")
+	return err
+}
+func (w *world) Kill(func(error))       { w.did("kill"); go w.exit("signal: killed") }
+func (w *world) Crashed() time.Duration { return 0 }
+func (w *world) StartReplica(ctx context.Context) error {
+	w.mu.Lock()
+	w.replica = true
+	w.mu.Unlock()
+	return w.slow(ctx, "replica")
+}
+func (w *world) StopReplica(ctx context.Context, _ bool) error {
+	w.mu.Lock()
+	w.replica = false
+	w.mu.Unlock()
+	return w.slow(ctx, "unreplica")
+}
+func (w *world) MakeWritable(ctx context.Context) error  { return w.slow(ctx, "writable") }
+func (w *world) MakeReadOnly(ctx context.Context) error  { return w.slow(ctx, "readonly") }
+func (w *world) EnableEvents(ctx context.Context) error  { return w.slow(ctx, "events") }
+func (w *world) DisableEvents(ctx context.Context) error { return w.slow(ctx, "unevents") }
+func (w *world) Observe(context.Context) (observation, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := observation{Executed: &gtid.Set{}}
+	if w.replica {
+		o.Replica = cluster.ReplicaRunning
+	}
+	return o, nil
+}
+
+// WaitExecuted returns when the server replicates: there is something to execute.
+func (w *world) WaitExecuted(ctx context.Context, _ *gtid.Set) error {
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		done := w.replica
+		w.mu.Unlock()
+		if done {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+func (w *world) Attach(ctx context.Context, _ uint64, ended func(error)) error {
+	w.mu.Lock()
+	w.ended = ended
+	w.mu.Unlock()
+	return w.slow(ctx, "attach")
+}
+func (w *world) Detach(ctx context.Context) error { return w.slow(ctx, "detach") }
+
+func (w *world) Open()             { w.did("OPEN") }
+func (w *world) Close(string)      { w.did("CLOSE") }
+func (w *world) Drain()            { w.did("drain") }
+func (w *world) Drained() bool     { w.mu.Lock(); defer w.mu.Unlock(); return w.drained }
+func (w *world) OpenReads()        {}
+func (w *world) CloseReads(string) {}
+func (w *world) RouteTo(r cluster.Route) {
+	w.did("route:" + r.String())
+}
+
+// newTestLoop runs a loop in a world until the test ends.
+func newTestLoop(t *testing.T) (*world, *loop) {
+	w := newWorld()
+	l := newLoop(1, slog.New(slog.DiscardHandler))
+	l.cons, l.jour, l.db, l.tail, l.gate, l.peers = w, w, w, w, w, newPeers()
+	l.awaitApplied = func(context.Context, paxos.NodeID, paxos.Instance) error { return nil }
+	l.heard = func() (paxos.Instance, bool) { return 0, false }
+	ctx, cancel := context.WithCancel(context.Background())
+	go l.serve(ctx)
+	t.Cleanup(func() { cancel(); <-l.done })
+	return w, l
+}
+
+// settle lets virtual time pass until the loop has nothing left to do.
+func settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func (l *loop) hear(id paxos.NodeID, a announcement) {
+	a.Boot = time.Now().String()
+	l.peers.put(id, a, time.Now())
+}
+
+func expect(t *testing.T, w *world, want string) {
+	t.Helper()
+	settle()
+	if got := w.take(); got != want {
+		t.Fatalf("the loop did\n  %s\nwant\n  %s", got, want)
+	}
+}
+
+const promotion = "OPEN route:local | unreplica attach writable events"
+
+func TestLoopPromotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		expect(t, w, "able | init start replica")
+		w.elect(1)
+		expect(t, w, promotion)
+		if s := l.last.Load(); s.state() != api.StateMaster {
+			t.Errorf("state %s", s.state())
+		}
+	})
+}
+
+// Closing the gate does not wait for the slow action that happens to run.
+func TestLoopClosesWhileBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newTestLoop(t)
+		settle()
+		w.take()
+		w.hold["writable"] = make(chan struct{})
+		w.elect(1)
+		expect(t, w, " | unreplica attach writable")
+		w.setLead(paxos.Leadership{Leader: 2}, false)
+		expect(t, w, "kill unable able | start detach replica")
+	})
+}
+
+func TestLoopLosesLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		w.setLead(w.Leadership(), false)
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if got := w.take(); got != "CLOSE route:none | " {
+			t.Fatalf("the lease ended: %s", got)
+		}
+		w.setLead(paxos.Leadership{}, false)
+		expect(t, w, "kill unable able | start detach replica")
+	})
+}
+
+func TestLoopServerDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		l.hear(2, announcement{Able: true})
+		settle()
+		w.exit("signal: segmentation fault")
+		expect(t, w, "CLOSE transfer unable route:none able | start detach replica")
+	})
+}
+
+// With nobody else able the same node is promoted again, under a new epoch.
+func TestLoopServerDiesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		w.exit("signal: segmentation fault")
+		expect(t, w, "CLOSE unable route:none able OPEN route:local | start detach replica unreplica attach writable events")
+		if _, n, _ := w.Position(); n != 2 {
+			t.Errorf("epoch %d", n)
+		}
+	})
+}
+
+func TestLoopTailEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		l.hear(2, announcement{Able: true})
+		w.ended(errors.New("connection reset"))
+		expect(t, w, "CLOSE kill transfer unable route:none able | start detach replica")
+	})
+}
+
+func TestLoopSwitchover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		l.hear(2, announcement{Able: true})
+		answer := make(chan error, 1)
+		go func() { answer <- l.requestSwitchover(context.Background(), 2, switchLimit) }()
+		expect(t, w, "drain CLOSE route:none transfer unable able | readonly detach unevents replica")
+		l.hear(2, announcement{Able: true, Member: api.MemberStatus{Master: true}})
+		if err := <-answer; err != nil {
+			t.Fatal(err)
+		}
+		expect(t, w, "route:remote node=2 | ")
+	})
+}
+
+// A switchover whose commits do not end is taken back.
+func TestLoopSwitchoverTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		l.hear(2, announcement{Able: true})
+		w.hold["readonly"] = make(chan struct{})
+		err := l.requestSwitchover(context.Background(), 2, 2*time.Second)
+		var refused *api.Error
+		if !errors.As(err, &refused) {
+			t.Fatalf("got %v", err)
+		}
+		expect(t, w, "drain CLOSE route:none OPEN route:local | readonly writable")
+	})
+}
+
+func TestLoopStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.elect(1)
+		settle()
+		w.take()
+		l.requestStop(10 * time.Second)
+		if got, want := w.take(), "CLOSE unable route:none | readonly detach stop"; got != want {
+			t.Fatalf("the loop did\n  %s\nwant\n  %s", got, want)
+		}
+	})
+}
+
+func TestBackoffGrowsAndEnds(t *testing.T) {
+	var ds []time.Duration
+	for n := range 20 {
+		ds = append(ds, backoff(n))
+	}
+	if !slices.IsSorted(ds) || ds[1] != 0 || ds[19] != 15*time.Second {
+		t.Errorf("got %v", ds)
+	}
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/internal/transport"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+type tlsConfig = *tls.Config
+
+// hello is what this node says about itself to every other one.
+func (a *Agent) hello() transport.Hello {
+	return transport.Hello{Cluster: a.group.Leader().Members.Cluster, Log: a.wal.Identity()}
+}
+
+// admit judges another node. A blank node takes in everybody who holds the
+// cluster's secret: it waits to be named. A member takes in its fellow members
+// with the logs that they joined with, and those who wait to learn that they are.
+func (a *Agent) admit(h transport.Hello) error {
+	ms := a.group.Leader().Members
+	if ms.Blank() {
+		return nil
+	}
+	if h.Cluster != "" && h.Cluster != ms.Cluster {
+		return fmt.Errorf("node %d belongs to cluster %s, this is %s: %w", h.Node, h.Cluster, ms.Cluster, transport.ErrWrongCluster)
+	}
+	m, ok := ms.Find(h.Node)
+	if !ok {
+		return fmt.Errorf("cluster %s has no member %d: %w", ms.Cluster, h.Node, transport.ErrNotMember)
+	}
+	if m.Log != "" && h.Log != m.Log {
+		return fmt.Errorf("member %d joined with log %s and comes with %s; its data directory was replaced: %w", h.Node, m.Log, h.Log, transport.ErrWrongLog)
+	}
+	return nil
+}
+
+// followMembers connects to those whom the membership names.
+func (a *Agent) followMembers() {
+	ms := a.group.Leader().Members
+	if ms.Blank() {
+		return
+	}
+	var ps []transport.Peer
+	for _, m := range ms.List {
+		ps = append(ps, transport.Peer{ID: m.ID, Addr: m.Addr})
+	}
+	if err := a.transport.SetPeers(ps); err != nil {
+		a.log.Warn("members cannot be connected", telemetry.KeyError, err)
+	}
+}
+
+// watchMembers follows changes of the membership until ctx ends.
+func (a *Agent) watchMembers(ctx context.Context) {
+	known := string(a.group.Leader().Members.Encode())
+	for {
+		changed := a.group.Changed()
+		if now := string(a.group.Leader().Members.Encode()); now != known {
+			known = now
+			a.log.Info("membership changed", telemetry.KeyMembers, now)
+			a.followMembers()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// HandleMessages takes consensus messages from the transport.
+func (a *Agent) HandleMessages(from paxos.NodeID, g paxos.Group, msgs []paxos.Message) {
+	a.host.HandleMessages(from, g, msgs)
+}
+
+// HandleApp takes announcements from the transport.
+func (a *Agent) HandleApp(from paxos.NodeID, payload []byte) {
+	an, err := decodeAnnouncement(payload)
+	if err != nil {
+		a.log.Warn("announcement cannot be read", telemetry.KeyMember, uint64(from), telemetry.KeyError, err)
+		return
+	}
+	if an.Cluster != a.group.Leader().Members.Cluster {
+		return // from before an init
+	}
+	old, _, known := a.peers.get(from, time.Now())
+	if a.peers.put(from, an, time.Now()) && (!known || old.Able != an.Able || old.Member.Master != an.Member.Master ||
+		old.Member.State != an.Member.State || old.Member.RWAddr != an.Member.RWAddr) {
+		go a.loop.post(func() {}) // it may change a decision
+	}
+}
+
+// announce tells the others about this node, about once a second and at once when
+// something has changed.
+func (a *Agent) announce(ctx context.Context) {
+	t := time.NewTicker(announceEvery)
+	defer t.Stop()
+	for {
+		a.announceOnce()
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-a.loop.moved:
+		}
+	}
+}
+
+func (a *Agent) announceOnce() {
+	ms := a.group.Leader().Members
+	s := a.loop.last.Load()
+	if ms.Blank() || s == nil {
+		return
+	}
+	a.seq++
+	an := announcement{
+		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Cluster: ms.Cluster, Log: a.wal.Identity(), Member: a.member(),
+	}
+	b, err := an.encode()
+	if err != nil {
+		a.log.Error("announcement cannot be written", telemetry.KeyError, err)
+		return
+	}
+	for _, m := range ms.List {
+		if m.ID != a.cfg.Node.ID {
+			_ = a.transport.SendApp(m.ID, b) // a peer that is down hears of it later
+		}
+	}
+}
+
+// rwAddr is where a member's read-write port is.
+func (a *Agent) rwAddr(id paxos.NodeID) (string, bool) {
+	an, _, ok := a.peers.get(id, time.Now())
+	return an.Member.RWAddr, ok && an.Member.RWAddr != ""
+}
+
+// whyUnreachable says what the transport knows about a silent member.
+func (a *Agent) whyUnreachable(id paxos.NodeID) string {
+	for _, p := range a.transport.Status().Peers {
+		if p.ID == id && !p.Connected && p.LastError != "" {
+			return ": " + p.LastError
+		}
+	}
+	return ""
+}
+
+func (a *Agent) logBytes() int64 { return a.wal.Size() }
+
+var _ api.Node = (*Agent)(nil)

@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// refresh brings the view up to date with everything that can simply be looked
+// at. What needs waiting arrives through post.
+func (l *loop) refresh() {
+	v := &l.view
+	v.Self = l.self
+	m, ok := l.cons.Members().Find(l.self)
+	v.Member, v.Role = ok, m.Role
+	l.refreshLead()
+	l.refreshEpoch()
+	l.refreshPeers()
+	l.refreshHealth()
+	e := &v.Engine
+	e.Wait, e.ReplicaWait, v.Failed.Wait = l.until(l.waitUntil), l.until(l.replicaAt), l.until(l.failUntil)
+	if e.State == cluster.EngineRunning && e.Crashes > 0 && l.now.Sub(l.startedAt) > time.Minute {
+		e.Crashes = 0
+	}
+	if v.Stopping {
+		v.StopLeft = l.until(l.stopAt)
+	}
+	if v.Switch != nil {
+		v.Switch.Left, v.Switch.DrainLeft = l.until(l.sw.deadline), l.until(l.sw.drainUntil)
+	}
+	v.Drained = v.Gate == cluster.GateDraining && l.gate.Drained()
+}
+
+func (l *loop) until(t time.Time) time.Duration { return max(0, t.Sub(l.now)) }
+
+// refreshLead reads who leads. A new term of this node forgets the epoch of the
+// last one.
+func (l *loop) refreshLead() {
+	v := &l.view
+	ld := l.cons.Leadership()
+	if ld.Term != l.term {
+		l.newTerm(ld)
+	}
+	if ld.Leader != v.Lead.Leader {
+		l.log.Info("leader changed", telemetry.KeyFrom, uint64(v.Lead.Leader), telemetry.KeyTo, uint64(ld.Leader))
+	}
+	v.Lead.Leader, v.Lead.Self = ld.Leader, !ld.Term.IsZero()
+	if ld.Leader != 0 && !v.Lead.Self {
+		l.leaderAt = l.now
+	}
+	v.Lead.Ready = v.Lead.Self && ld.Ready && l.journalReady()
+	if v.Lead.Ready {
+		l.time.mark(markReady, l.now)
+	}
+	v.Lead.Lease, v.Lead.Lapsed = v.Lead.Self && l.cons.LeaseValid(), 0
+	if v.Lead.Lease || !v.Lead.Self {
+		l.leaseAt = l.now
+	} else {
+		v.Lead.Lapsed = l.now.Sub(l.leaseAt)
+	}
+	if h := v.Lead.HandingOver; h != 0 && l.now.After(l.handUntil) {
+		v.Lead.HandingOver = 0
+		l.declined[h] = l.now.Add(declineFor)
+	}
+}
+
+func (l *loop) newTerm(ld paxos.Leadership) {
+	v := &l.view
+	l.term, l.epochAt, l.readyAt = ld.Term, 0, 0
+	v.Epoch.State, v.Epoch.Own, v.Lead.HandingOver, v.Engine.Applied = cluster.EpochNone, 0, 0, false
+	l.leaseAt = l.now
+	if ld.Term.IsZero() {
+		l.time.seen = nil
+		return
+	}
+	cause, at := "elected", l.now
+	if !l.leaderAt.IsZero() {
+		cause, at = "the old leader is gone", l.leaderAt
+	}
+	l.time.begin(cause, at)
+	l.time.mark(markElected, l.now)
+}
+
+// journalReady reports that the journal has read everything that was chosen
+// before this term, so that the newest epoch it knows is the newest there is.
+func (l *loop) journalReady() bool {
+	if l.readyAt == 0 {
+		l.readyAt = max(1, l.cons.Chosen())
+	}
+	pos, _, _ := l.jour.Position()
+	return pos >= l.readyAt
+}
+
+// refreshEpoch reads the newest epoch, and notices when the own one comes back
+// from the log.
+func (l *loop) refreshEpoch() {
+	v := &l.view
+	pos, newest, node := l.jour.Position()
+	v.Epoch.Newest, v.Epoch.Node = newest, node
+	if v.Epoch.State == cluster.EpochProposed && l.epochAt != 0 && pos >= l.epochAt {
+		v.Epoch.State = cluster.EpochChosen
+		l.time.mark(markEpoch, l.now)
+		l.log.Info("epoch begins", telemetry.KeyEpoch, v.Epoch.Own, telemetry.KeyInstance, uint64(l.epochAt))
+		l.waitApplied()
+	}
+	if !l.caughtUp {
+		all, known := l.heard()
+		l.caughtUp = known && pos >= all
+	}
+}
+
+// waitApplied has the loop told when the server has executed everything before
+// the own epoch. No other epoch can follow unnoticed, and values of older ones
+// do not count after it, so that is everything there is.
+func (l *loop) waitApplied() {
+	run, term, need := l.run, l.term, l.jour.Executed()
+	if l.view.Engine.State != cluster.EngineRunning || l.view.Epoch.State != cluster.EpochChosen || l.view.Engine.Applied {
+		return // asked again when it runs
+	}
+	go func() {
+		err := l.db.WaitExecuted(l.ctx, need)
+		l.post(func() {
+			if run != l.run || term != l.term || l.view.Epoch.State != cluster.EpochChosen {
+				return
+			}
+			if err != nil {
+				l.log.Debug("wait for the server failed", telemetry.KeyError, err)
+				time.AfterFunc(observeEvery, func() { l.post(l.waitApplied) })
+				return
+			}
+			l.view.Engine.Applied = true
+			l.time.mark(markApplied, time.Now())
+		})
+	}()
+}
+
+func (l *loop) refreshPeers() {
+	v := &l.view
+	v.Peers = v.Peers[:0:0]
+	for _, m := range l.cons.Members().List {
+		if m.ID == l.self {
+			continue
+		}
+		a, age, ok := l.peers.get(m.ID, l.now)
+		p := cluster.Peer{ID: m.ID, Role: m.Role, Alive: ok && age < aliveFor}
+		if p.Alive {
+			p.Able, p.Gate, p.Behind = a.Able, a.Member.Master, a.Member.LagTransactions
+			p.Applied = l.quietAt != 0 && a.Member.Log.Applied >= l.quietAt
+		}
+		if l.sw != nil && l.sw.appliedBy == m.ID {
+			p.Applied = true
+		}
+		p.Declined = l.now.Before(l.declined[m.ID])
+		v.Peers = append(v.Peers, p)
+	}
+}
+
+// refreshHealth judges what the canaries say. A server that runs and does not
+// answer is no use.
+func (l *loop) refreshHealth() {
+	v := &l.view
+	v.Health = v.Health[:0:0]
+	if silent := l.now.Sub(l.seenAt); v.Engine.State == cluster.EngineRunning && silent > stallLimit {
+		v.Health = append(v.Health, cluster.Problem{
+			Name: "engine_stalled", Severe: true,
+			Reason: "the server has not answered for " + silent.Truncate(time.Second).String(),
+			Hint:   "look at the disk of its data directory and at its processlist",
+		})
+	}
+}

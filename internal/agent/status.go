@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// snapshot is what the loop publishes after each turn. It is never changed.
+type snapshot struct {
+	view     cluster.View
+	seen     observation
+	applied  paxos.Instance
+	behindAt time.Time // when the server was last seen to be behind nothing
+	problems []cluster.Problem
+}
+
+// publish makes the snapshot of this turn visible, and signals a change that
+// others should know of.
+func (l *loop) publish() {
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, problems: l.problems}
+	old := l.last.Swap(s)
+	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
+		select {
+		case l.moved <- struct{}{}:
+		default: // it is to be sent anyway
+		}
+	}
+}
+
+// news is what others react to.
+type news struct {
+	gate   cluster.Gate
+	able   bool
+	leader paxos.NodeID
+	epoch  uint64
+	state  api.State
+	// quiet makes the end of a catch-up known at once.
+	quiet bool
+}
+
+func (s *snapshot) news() news {
+	return news{
+		gate: s.view.Gate, able: s.view.Candidacy.Able, leader: s.view.Lead.Leader, epoch: s.view.Epoch.Newest,
+		state: s.state(), quiet: s.view.Engine.Behind == 0,
+	}
+}
+
+// state says in one word what the node is doing.
+func (s *snapshot) state() api.State {
+	v := &s.view
+	switch {
+	case v.Engine.Errant != "" || v.Engine.State == cluster.EngineCrashed && v.Engine.Crashes > 1:
+		return api.StateFaulty
+	case !v.Member:
+		return api.StateBlank
+	case v.Lead.Self && v.Gate == cluster.GateOpen:
+		return api.StateMaster
+	case v.Engine.Dirty || v.Tail != cluster.TailOff || v.Engine.State == cluster.EngineStopping:
+		if v.Lead.Self && v.Engine.State == cluster.EngineRunning && v.Switch == nil {
+			return api.StatePromoting
+		}
+		return api.StateDemoting
+	case v.Lead.Self && v.Engine.State == cluster.EngineRunning:
+		return api.StatePromoting
+	case v.Engine.Replica == cluster.ReplicaBroken:
+		return api.StateFaulty
+	case v.Engine.State != cluster.EngineRunning || v.Engine.Replica != cluster.ReplicaRunning:
+		return api.StateStarting
+	}
+	return api.StateFollower
+}
+
+var engineWords = map[cluster.EngineState]string{
+	cluster.EngineAbsent: "none", cluster.EngineInitialising: "initialising", cluster.EngineStopped: "stopped",
+	cluster.EngineStarting: "starting", cluster.EngineRunning: "running", cluster.EngineStopping: "stopping",
+	cluster.EngineCrashed: "crashed",
+}
+
+func apiProblems(ps []cluster.Problem) []api.Problem {
+	out := make([]api.Problem, 0, len(ps))
+	for _, p := range ps {
+		out = append(out, api.Problem{Name: p.Name, Reason: p.Reason, Hint: p.Hint})
+	}
+	return out
+}
+
+var roleWords = map[paxos.Role]string{paxos.Voter: "voter", paxos.Witness: "witness", paxos.Learner: "learner"}
+
+// member is what this node says about itself.
+func (a *Agent) member() api.MemberStatus {
+	s := a.loop.last.Load()
+	if s == nil {
+		s = &snapshot{}
+	}
+	m := api.MemberStatus{
+		ID: a.cfg.Node.ID, Name: a.cfg.DisplayName(), Role: roleWords[s.view.Role], Alive: true,
+		State: s.state(), Master: s.view.Gate == cluster.GateOpen, Epoch: s.view.Epoch.Newest,
+		Lease:           api.Lease{Holder: s.view.Lead.Leader},
+		LagTransactions: s.view.Engine.Behind,
+		Engine: api.Engine{
+			State: engineWords[s.view.Engine.State], Version: a.install.Version.Release(),
+			Reason: s.view.Engine.Reason, PID: a.db.PID(),
+		},
+		RWAddr: a.advertised.RW, ROAddr: a.advertised.RO, PeerAddr: a.advertised.Peer, AdminAddr: a.advertised.Admin,
+		Problems: apiProblems(s.problems),
+	}
+	if s.view.Lead.Self {
+		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())
+	}
+	if s.seen.Executed != nil {
+		m.Engine.GTIDExecuted = s.seen.Executed.String()
+	}
+	m.Log = api.Log{First: a.group.First(), Chosen: a.group.Chosen(), Applied: s.applied, Bytes: a.logBytes()}
+	return m
+}
+
+// Status returns this node's view of the whole cluster.
+func (a *Agent) Status(context.Context) (api.Status, error) {
+	now := time.Now()
+	members := a.group.Leader().Members
+	st := api.Status{Cluster: members.Cluster, Self: a.cfg.Node.ID, Time: now.UTC(), Members: []api.MemberStatus{}, Problems: []api.Problem{}}
+	if members.Blank() {
+		st.Members = append(st.Members, a.member())
+		return st, nil
+	}
+	master := false
+	for _, m := range members.List {
+		ms := a.memberStatus(m, now)
+		master = master || ms.Master
+		st.Members = append(st.Members, ms)
+	}
+	if !master {
+		st.Problems = append(st.Problems, api.Problem{
+			Name: "no_master", Reason: "no member takes writes now",
+			Hint: "see the problems of the members; a majority must be up and reach each other",
+		})
+	}
+	return st, nil
+}
+
+// memberStatus is what is known about one member.
+func (a *Agent) memberStatus(m paxos.Member, now time.Time) api.MemberStatus {
+	if m.ID == a.cfg.Node.ID {
+		return a.member()
+	}
+	an, age, ok := a.peers.get(m.ID, now)
+	ms := an.Member
+	ms.ID, ms.Role = m.ID, roleWords[m.Role]
+	if ms.Name == "" {
+		ms.Name = m.Name
+	}
+	if ms.PeerAddr == "" {
+		ms.PeerAddr = m.Addr
+	}
+	if ms.Problems == nil {
+		ms.Problems = []api.Problem{}
+	}
+	ms.Heard = api.Seconds(age)
+	if !ok {
+		ms.Heard = -1 * api.Seconds(time.Second)
+	}
+	ms.Alive = ok && age < aliveFor
+	if !ms.Alive {
+		ms.State, ms.Master = api.StateUnknown, false
+		ms.Problems = append(ms.Problems, api.Problem{
+			Name: "unreachable", Reason: "nothing was heard of this member lately" + a.whyUnreachable(m.ID),
+			Hint: "start its agent, or look at the network between the members",
+		})
+	}
+	return ms
+}
