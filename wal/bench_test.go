@@ -2,7 +2,9 @@ package wal_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/phxsql/phxsql/vfs"
 	"github.com/phxsql/phxsql/wal"
@@ -36,26 +38,41 @@ func benchFloor(b *testing.B, written bool, n int) {
 	buf := make([]byte, n*(benchPayload+32)+32)
 	off := int64(0)
 	b.SetBytes(int64(n * benchPayload))
+	took := make([]time.Duration, 0, b.N)
 	b.ResetTimer()
 	for range b.N {
 		if off+int64(len(buf)) > size {
 			off = 0
 		}
+		start := time.Now()
 		f.WriteAt(buf, off)
 		if err := f.Sync(); err != nil {
 			b.Fatal(err)
 		}
+		took = append(took, time.Since(start))
 		off += int64(len(buf))
 	}
-	b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "records/s")
+	report(b, n, took)
 }
 
-// BenchmarkAppendSync appends n records of 1 KB and syncs them.
+// report adds the rate of records and the times of single syncs.
+func report(b *testing.B, n int, took []time.Duration) {
+	b.StopTimer()
+	slices.Sort(took)
+	b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "records/s")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+}
+
+// BenchmarkAppendSync appends n records of 1 KB and syncs them, with segments
+// that are filled with zeros beforehand and without.
 func BenchmarkAppendSync(b *testing.B) {
-	for _, n := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
-			benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir()}, n)
-		})
+	for _, prepared := range []bool{true, false} {
+		for _, n := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("prepared=%v/batch=%d", prepared, n), func(b *testing.B) {
+				benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir(), Inline: !prepared}, n)
+			})
+		}
 	}
 }
 
@@ -76,24 +93,26 @@ func benchAppendSync(b *testing.B, opt wal.Options, n int) {
 	index := uint64(0)
 	b.SetBytes(int64(n * benchPayload))
 	b.ReportAllocs()
+	took := make([]time.Duration, 0, b.N)
 	b.ResetTimer()
 	for range b.N {
 		for i := range recs {
 			index++
 			recs[i] = wal.Record{Group: 1, Kind: wal.KindEntry, Index: index, Payload: payload}
 		}
+		start := time.Now()
 		if _, err := l.Append(recs...); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := l.Sync(); err != nil {
 			b.Fatal(err)
 		}
+		took = append(took, time.Since(start))
 		if index > 20_000 {
 			l.TrimBelow(1, index-20_000)
 		}
 	}
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "records/s")
+	report(b, n, took)
 }
 
 // BenchmarkRead reads entries of 1 KB from the page cache.

@@ -248,9 +248,11 @@ func (l *Log) openBatch() *batch {
 
 // start opens a batch at the end of a segment.
 func (l *Log) start(seg *segment, flags uint32) *batch {
-	b := &batch{}
+	var b *batch
 	if n := len(l.free); n > 0 {
 		b, l.free = l.free[n-1], l.free[:n-1]
+	} else {
+		b = new(batch)
 	}
 	*b = batch{seg: seg, off: seg.end, buf: append(b.buf[:0], zeros[:batchHeader]...), seq: l.seq, flags: flags, last: l.appended}
 	l.seq++

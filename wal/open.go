@@ -127,11 +127,18 @@ func (l *Log) create() error {
 	if _, err := io.ReadFull(l.opt.Rand, l.id[:]); err != nil {
 		return fmt.Errorf("draw identity: %w", err)
 	}
+	err := l.makeSpare(1)
+	if err == nil && !l.opt.Inline {
+		err = l.prep.fillFirst()
+	}
+	if isNoSpace(err) {
+		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	if err != nil {
+		return err
+	}
 	f, size, err := l.takeFile(1)
 	if err != nil {
-		if isNoSpace(err) {
-			return fmt.Errorf("%w: %w", ErrNoSpace, err)
-		}
 		return err
 	}
 	seg := newSegment(l.id, 1)

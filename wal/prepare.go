@@ -198,6 +198,19 @@ func (p *preparer) zero() error {
 	return nil
 }
 
+// fillFirst fills the first segment of a new log with zeros at once: no segment
+// before it gives the time to do so step by step.
+func (p *preparer) fillFirst() error {
+	for p.zeroed < p.size {
+		n := min(zeroChunk, p.size-p.zeroed)
+		if _, err := p.file.WriteAt(zeros[:n], p.zeroed); err != nil {
+			return fmt.Errorf("fill segment %d with zeros: %w", p.number, err)
+		}
+		p.zeroed += n
+	}
+	return p.file.Sync()
+}
+
 // nextFile returns the number of the first segment without a file, and how much
 // of the one before is filled.
 func (l *Log) nextFile() (number uint64, filled float64) {
