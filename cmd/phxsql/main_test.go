@@ -1,0 +1,395 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/config"
+	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares with, or with -update writes, a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", name, d)
+	}
+}
+
+// phxsql runs a command line.
+func phxsql(t *testing.T, stdin string, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = run(t.Context(), args, stdio{strings.NewReader(stdin), &o, &e})
+	return code, o.String(), e.String()
+}
+
+// fakeNode is what the commands speak to.
+type fakeNode struct {
+	status Status
+	err    error
+	init   api.InitRequest
+	to     string
+}
+
+// Status is short for the tests.
+type Status = api.Status
+
+func (f *fakeNode) Status(context.Context) (Status, error) { return f.status, nil }
+
+func (f *fakeNode) Init(_ context.Context, r api.InitRequest) (api.InitResult, error) {
+	f.init = r
+	res := api.InitResult{Cluster: "7f3a0c", Members: r.Members, User: r.User}
+	if r.Password == "" {
+		res.Password = "drawn-password"
+	}
+	return res, f.err
+}
+
+func (f *fakeNode) Switchover(_ context.Context, to string) error {
+	f.to = to
+	return f.err
+}
+
+func (f *fakeNode) LogDump(_ context.Context, from, _ paxos.Instance, fn func(api.LogEntry) error) error {
+	for _, e := range sampleEntries() {
+		if e.Instance < from {
+			continue
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return f.err
+}
+
+// node serves a fake node on loopback and returns a configuration that leads
+// there.
+func node(t *testing.T, n api.Node) string {
+	t.Helper()
+	dir := t.TempDir()
+	secret, err := identity.CreateSecret(filepath.Join(dir, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := secret.Credentials(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	es := telemetry.NewEvents(0)
+	log, err := telemetry.NewLogger(&bytes.Buffer{}, telemetry.LogOptions{Events: es})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Warn("lease lost", telemetry.KeyEpoch, 4)
+	s := api.NewServer(api.ServerOptions{Node: n, Events: es, TLS: func() *tls.Config { return api.ServerTLS(cred) }})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "node1.toml")
+	text := fmt.Sprintf("[node]\nid = 1\n[listen]\nadmin = %q\n[cluster]\nsecret_file = \"secret\"\n", l.Addr())
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func ms(n int) api.Seconds { return api.Seconds(time.Duration(n) * time.Millisecond) }
+
+// healthy is a cluster of three that is well.
+func healthy() Status {
+	st := Status{Cluster: "7f3a0c", Self: 1, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Problems: []api.Problem{}}
+	for id := paxos.NodeID(1); id <= 3; id++ {
+		m := api.MemberStatus{
+			ID: id, Name: fmt.Sprintf("node%d", id), Role: "voter", Alive: true, State: api.StateFollower, Epoch: 4,
+			Lease: api.Lease{Holder: 2}, Log: api.Log{First: 1, Chosen: 1204, Applied: 1204},
+			Engine: api.Engine{State: "running", Version: "9.7.4", PID: 100 + int(id)},
+			RWAddr: fmt.Sprintf("127.0.0.1:61%d6", id), ROAddr: fmt.Sprintf("127.0.0.1:61%d7", id), Problems: []api.Problem{},
+		}
+		if id == 2 {
+			m.State, m.Master, m.Lease.Remaining = api.StateMaster, true, ms(850)
+		}
+		st.Members = append(st.Members, m)
+	}
+	return st
+}
+
+// failing is the same cluster after its master has died.
+func failing() Status {
+	st := healthy()
+	st.Problems = []api.Problem{{Name: "no_master", Reason: "no member takes writes now", Hint: "see the problems of the members"}}
+	m := &st.Members[1]
+	m.Alive, m.Heard, m.State, m.Master = false, ms(72_000), api.StateUnknown, false
+	m.Problems = []api.Problem{{Name: "unreachable", Reason: "nothing was heard of this member lately", Hint: "start its agent"}}
+	m = &st.Members[2]
+	m.State, m.Log.Applied, m.LagTransactions, m.LagSeconds = api.StatePromoting, 1190, 14, ms(1300)
+	m.Lease = api.Lease{Holder: 3, Remaining: ms(400)}
+	m.Engine.State, m.Engine.Reason = "crashed", "signal: killed"
+	m.Problems = []api.Problem{{Name: "engine_crashed", Reason: "signal: killed"}}
+	return st
+}
+
+func sampleEntries() []api.LogEntry {
+	yes, no := true, false
+	return []api.LogEntry{
+		{Instance: 1, Ballot: "1.1", Kind: "membership", Bytes: 90, Detail: "cluster 7f3a0c 1=h:6118 2=h:6128"},
+		{Instance: 2, Ballot: "1.1", Kind: "epoch", Bytes: 56, Epoch: 1, Node: 1, ServerUUID: "aa000000-0000-0000-0000-000000000000"},
+		{Instance: 3, Ballot: "1.1", Kind: "transactions", Bytes: 512, Epoch: 1, Node: 1, Void: &no, Transactions: []api.LogTxn{{GTID: "aa:1", Bytes: 200}, {GTID: "aa:2", Bytes: 212}}},
+		{Instance: 4, Ballot: "2.2", Kind: "noop"},
+		{Instance: 5, Ballot: "2.2", Kind: "chunk", Bytes: 1 << 20, Epoch: 1, Node: 1, Void: &yes, Transactions: []api.LogTxn{{GTID: "aa:3", Bytes: 9 << 20}}, Detail: "bytes 0 to 1048576"},
+		{Instance: 6, Ballot: "2.2", Kind: "transactions", Bytes: 4000, Epoch: 2, Node: 2, Void: &no, Transactions: []api.LogTxn{{GTID: "bb:1"}, {GTID: "bb:2"}, {GTID: "bb:3"}, {GTID: "bb:4"}, {GTID: "bb:5"}, {GTID: "bb:6"}}},
+		{Instance: 7, Ballot: "2.2", Kind: "chunk", Bytes: 77, Epoch: 2, Node: 2, Void: &no, Last: true, Transactions: []api.LogTxn{{GTID: "bb:7", Bytes: 9 << 20}}, Detail: "bytes 9437107 to 9437184"},
+		{Instance: 8, Ballot: "2.2", Kind: "unreadable", Bytes: 11, Detail: "decode value: cut short"},
+	}
+}
+
+func TestStatusOutput(t *testing.T) {
+	blank := Status{Self: 3, Members: []api.MemberStatus{{ID: 3, Alive: true, State: api.StateBlank, Engine: api.Engine{State: "none"}}}}
+	for name, st := range map[string]Status{"healthy": healthy(), "failing": failing(), "blank": blank} {
+		cfg := node(t, &fakeNode{status: st})
+		code, out, errOut := phxsql(t, "", "status", "--config", cfg)
+		if code != 0 || errOut != "" {
+			t.Errorf("%s: exit %d: %s", name, code, errOut)
+		}
+		golden(t, "status_"+name+".golden", out)
+		_, out, _ = phxsql(t, "", "status", "--config", cfg, "-o", "json")
+		golden(t, "status_"+name+".json.golden", out)
+	}
+}
+
+func TestStatusExitCode(t *testing.T) {
+	for want, st := range map[int]Status{exitDone: healthy(), exitNotWell: failing()} {
+		code, _, errOut := phxsql(t, "", "status", "--exit-code", "--config", node(t, &fakeNode{status: st}))
+		if code != want || errOut != "" {
+			t.Errorf("exit %d, want %d: %s", code, want, errOut)
+		}
+	}
+}
+
+func TestStatusByFolder(t *testing.T) {
+	cfg := node(t, &fakeNode{status: healthy()})
+	if code, out, errOut := phxsql(t, "", "status", "--config", filepath.Dir(cfg)); code != 0 || !strings.Contains(out, "master node2") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	cfg := node(t, &fakeNode{status: healthy()})
+	ctx, cancel := context.WithCancel(t.Context())
+	var out shoutingBuffer
+	out.when, out.do = "master node2", cancel
+	if code := run(ctx, []string{"status", "--watch", "--config", cfg}, stdio{nil, &out, &out}); code != 0 {
+		t.Errorf("exit %d: %s", code, out.String())
+	}
+}
+
+// shoutingBuffer calls do when it has been given a text.
+type shoutingBuffer struct {
+	bytes.Buffer
+	when string
+	do   func()
+}
+
+func (b *shoutingBuffer) Write(p []byte) (int, error) {
+	n, err := b.Buffer.Write(p)
+	if strings.Contains(b.String(), b.when) {
+		b.do()
+	}
+	return n, err
+}
+
+func TestLogDumpOutput(t *testing.T) {
+	cfg := node(t, &fakeNode{})
+	for name, args := range map[string][]string{"log_dump.golden": nil, "log_dump.json.golden": {"-o", "json", "--from", "5"}} {
+		code, out, errOut := phxsql(t, "", append([]string{"log", "dump", "--config", cfg}, args...)...)
+		if code != 0 || errOut != "" {
+			t.Errorf("exit %d: %s", code, errOut)
+		}
+		golden(t, name, out)
+	}
+	cfg = node(t, &fakeNode{err: api.Refused("trimmed", "instance 1 is gone", "start at 7")})
+	code, out, errOut := phxsql(t, "", "log", "dump", "--config", cfg)
+	if code != exitFailed || errOut != "error: instance 1 is gone\nhint: start at 7\n" || !strings.Contains(out, "aa:2") {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	code, out, errOut := phxsql(t, "", "events", "--config", node(t, &fakeNode{}))
+	if ok, _ := regexp.MatchString(`^[-0-9]+ [:.0-9]+  warn   lease lost  epoch=4\n$`, out); code != 0 || !ok {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+}
+
+func TestSwitchover(t *testing.T) {
+	n := &fakeNode{status: healthy()}
+	code, out, errOut := phxsql(t, "", "switchover", "--to", "node2", "--config", node(t, n))
+	if ok, _ := regexp.MatchString(`^the master is node2 \(took \d+m?s\)\n$`, out); code != 0 || n.to != "node2" || !ok {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+	n.err = api.NotFound("no_such_member", `no member is named "node9"`, "members: node1, node2, node3")
+	code, out, errOut = phxsql(t, "", "switchover", "--to", "node9", "--config", node(t, n))
+	if want := "error: no member is named \"node9\"\nhint: members: node1, node2, node3\n"; code != exitFailed || out != "" || errOut != want {
+		t.Errorf("exit %d: %q %q", code, out, errOut)
+	}
+}
+
+func TestInit(t *testing.T) {
+	n := &fakeNode{}
+	cfg := node(t, n)
+	code, out, errOut := phxsql(t, "", "init", "--config", cfg, "--members", "1=a:7001,2=b:7002,4=[::1]:7004")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errOut)
+	}
+	golden(t, "init.golden", out)
+	want := api.InitRequest{User: "app", Members: []api.InitMember{{ID: 1, Peer: "a:7001"}, {ID: 2, Peer: "b:7002"}, {ID: 4, Peer: "[::1]:7004"}}}
+	if d := cmp.Diff(want, n.init); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	code, out, errOut = phxsql(t, "s3cret-password\n", "init", "--config", cfg, "--members", "10.0.0.1,10.0.0.2,::1", "--user", "me", "--password-stdin")
+	if code != 0 || strings.Contains(out, "password") {
+		t.Fatalf("exit %d: %s%s", code, out, errOut)
+	}
+	want = api.InitRequest{User: "me", Password: "s3cret-password",
+		Members: []api.InitMember{{ID: 1, Peer: "10.0.0.1:3308"}, {ID: 2, Peer: "10.0.0.2:3308"}, {ID: 3, Peer: "[::1]:3308"}}}
+	if d := cmp.Diff(want, n.init); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	cfg := node(t, &fakeNode{})
+	var b strings.Builder
+	for _, args := range [][]string{
+		{"stauts"}, {"status", "extra"}, {"status", "--colour"}, {"status", "-o", "xml", "--config", cfg},
+		{"status", "--watch", "--interval", "1ms", "--config", cfg},
+		{"init", "--config", cfg}, {"init", "--config", cfg, "--members", "0=a:1"}, {"init", "--config", cfg, "--members", "1=a:1,b:2"},
+		{"init", "--config", cfg, "--members", "1=:3308"}, {"init", "--config", cfg, "--members", "a", "--password-stdin"},
+		{"init", "--config", cfg, "--members", "a", "--password-stdin", "--password-file", "x"},
+		{"log", "dump", "--from", "9", "--to", "3"}, {"log", "tail"}, {"config", "check"},
+		{"engine", "exec"}, {"status", "--config", t.TempDir()},
+	} {
+		code, out, errOut := phxsql(t, "", args...)
+		if code != exitUsage || out != "" {
+			t.Errorf("%v: exit %d, %q", args, code, out)
+		}
+		line := "$ phxsql " + strings.Join(args, " ") + "\n" + errOut
+		line = strings.ReplaceAll(line, cfg, "node.toml")
+		b.WriteString(regexp.MustCompile(`/\S*/\d{3}\b`).ReplaceAllString(line, "DIR"))
+	}
+	golden(t, "usage_errors.golden", b.String())
+}
+
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	code, _, errOut := phxsql(t, "", "status", "--config", node(t, &fakeNode{}), "--addr", addr)
+	if code != exitUnreachable || !strings.Contains(errOut, addr) || !strings.Contains(errOut, "hint: is the node running?") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
+func TestConfigCommands(t *testing.T) {
+	if code, out, _ := phxsql(t, "", "config", "sample"); code != 0 || out != config.Sample {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.toml")
+	if err := os.WriteFile(bad, []byte("[node]\nid = 1\ndata_dri = \"x\"\n[logging]\nlevel = 5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errOut := phxsql(t, "", "config", "check", bad)
+	if code != exitUsage || !strings.Contains(errOut, `did you mean "node.data_dir"?`) || !strings.Contains(errOut, "logging.level") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+	good := filepath.Join(t.TempDir(), "good.toml")
+	text := fmt.Sprintf("[node]\nid = 1\ndata_dir = \"data\"\n[cluster]\nsecret_file = %q\n", filepath.Join(filepath.Dir(good), "s"))
+	if err := os.WriteFile(good, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut = phxsql(t, "", "config", "check", "--running", good); code != exitUsage || !strings.Contains(errOut, "does not exist") {
+		t.Errorf("without a secret: exit %d: %s", code, errOut)
+	}
+	if code, out, errOut := phxsql(t, "", "secret", "create", filepath.Join(filepath.Dir(good), "s")); code != 0 || !strings.Contains(out, "fingerprint") {
+		t.Fatalf("exit %d: %s", code, errOut)
+	}
+	if code, out, errOut := phxsql(t, "", "config", "check", "--running", good); code != 0 || !strings.HasSuffix(out, "good.toml: fine\n") {
+		t.Errorf("exit %d: %s", code, errOut)
+	}
+	if code, _, errOut := phxsql(t, "", "secret", "create", filepath.Join(filepath.Dir(good), "s")); code != exitUsage || !strings.Contains(errOut, "exists already") {
+		t.Errorf("a second secret: exit %d: %s", code, errOut)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, out, _ := phxsql(t, "", "version"); code != 0 || !strings.HasPrefix(out, "phxsql ") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	code, out, _ := phxsql(t, "")
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	for _, name := range []string{"server", "init", "status", "switchover", "log", "events", "demo", "config", "engine", "secret", "version"} {
+		if !strings.Contains(out, "\n  "+name+" ") {
+			t.Errorf("no %s in the help", name)
+		}
+	}
+}
+
+func TestPrintErrorFindsHints(t *testing.T) {
+	for want, err := range map[string]error{
+		"error: no room\n":                     errors.New("no room"),
+		"error: no room\nhint: make some\n":    errors.New("no room (hint: make some)"),
+		"error: a: no room\nhint: buy disks\n": fmt.Errorf("a: %w", &hintError{errors.New("no room"), "buy disks"}),
+	} {
+		var b bytes.Buffer
+		printError(&b, err)
+		if b.String() != want {
+			t.Errorf("got %q, want %q", b.String(), want)
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+)
+
+// isWell reports that nothing has a problem.
+func isWell(st api.Status) bool {
+	if len(st.Problems) > 0 {
+		return false
+	}
+	for _, m := range st.Members {
+		if len(m.Problems) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// renderStatus writes the status for people.
+func renderStatus(w io.Writer, st api.Status) {
+	fmt.Fprintln(w, headline(st))
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tNAME\tROLE\tSTATE\tEPOCH\tLEASE\tCHOSEN\tAPPLIED\tLAG\tENGINE\tREAD-WRITE\tREAD-ONLY")
+	for _, m := range st.Members {
+		fmt.Fprintln(t, strings.Join(row(m), "\t"))
+	}
+	_ = t.Flush() // an error here is one of w, which ends the command anyway
+	renderProblems(w, st)
+}
+
+func headline(st api.Status) string {
+	self := name(st, func(m api.MemberStatus) bool { return m.ID == st.Self })
+	if st.Cluster == "" {
+		return self + " belongs to no cluster yet"
+	}
+	master := name(st, func(m api.MemberStatus) bool { return m.Master })
+	who := "no master"
+	if master != "" {
+		who = "master " + master
+	}
+	return fmt.Sprintf("cluster %s: %s (says %s)", st.Cluster, who, self)
+}
+
+func name(st api.Status, is func(api.MemberStatus) bool) string {
+	for _, m := range st.Members {
+		if is(m) {
+			return memberName(m)
+		}
+	}
+	return ""
+}
+
+func memberName(m api.MemberStatus) string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return fmt.Sprintf("node %d", m.ID)
+}
+
+func row(m api.MemberStatus) []string {
+	cells := []string{
+		strconv.FormatUint(uint64(m.ID), 10), memberName(m), orDash(m.Role), string(m.State), number(m.Epoch), lease(m),
+		number(uint64(m.Log.Chosen)), number(uint64(m.Log.Applied)), lag(m), engineCell(m), orDash(m.RWAddr), orDash(m.ROAddr),
+	}
+	if !m.Alive { // what it announced last says nothing about now
+		cells[3] = "unheard " + heard(m)
+		for _, i := range []int{5, 8, 9} {
+			cells[i] = "-"
+		}
+	}
+	return cells
+}
+
+func heard(m api.MemberStatus) string {
+	if m.Heard < 0 {
+		return "ever"
+	}
+	return shortTime(time.Duration(m.Heard))
+}
+
+func lease(m api.MemberStatus) string {
+	if m.Lease.Holder != m.ID || m.Lease.Remaining <= 0 {
+		return "-"
+	}
+	return shortTime(time.Duration(m.Lease.Remaining))
+}
+
+func lag(m api.MemberStatus) string {
+	if m.LagTransactions == 0 && m.LagSeconds <= 0 {
+		return "0"
+	}
+	s := fmt.Sprintf("%d trx", m.LagTransactions)
+	if m.LagSeconds > 0 {
+		s += " " + shortTime(time.Duration(m.LagSeconds))
+	}
+	return s
+}
+
+func engineCell(m api.MemberStatus) string {
+	return orDash(strings.TrimSpace(m.Engine.State + " " + m.Engine.Version))
+}
+
+func number(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// shortTime writes a length of time with as many digits as are worth reading.
+func shortTime(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + "s"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}
+
+func renderProblems(w io.Writer, st api.Status) {
+	if isWell(st) {
+		return
+	}
+	fmt.Fprintln(w, "\nNot well:")
+	for _, p := range st.Problems {
+		renderProblem(w, "cluster", p)
+	}
+	for _, m := range st.Members {
+		for _, p := range m.Problems {
+			renderProblem(w, memberName(m), p)
+		}
+	}
+}
+
+func renderProblem(w io.Writer, who string, p api.Problem) {
+	fmt.Fprintf(w, "  %s: %s: %s\n", who, p.Name, p.Reason)
+	if p.Hint != "" {
+		fmt.Fprintf(w, "    hint: %s\n", p.Hint)
+	}
+}
