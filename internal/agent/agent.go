@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/cluster"
 	"github.com/phxsql/phxsql/internal/config"
 	"github.com/phxsql/phxsql/internal/engine"
 	"github.com/phxsql/phxsql/internal/host"
@@ -245,6 +246,9 @@ func (a *Agent) buildPorts() error {
 	a.proxy, g.proxy = p, p
 	a.loop = newLoop(a.cfg.Node.ID, a.log)
 	a.loop.cons, a.loop.jour, a.loop.db, a.loop.tail, a.loop.gate = consensusOf{a.group}, a.journal, a.db, a.tail, g
+	if a.db.Initialized() {
+		a.loop.view.Engine.State = cluster.EngineStopped
+	}
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	return nil
 }
@@ -289,11 +293,6 @@ func (a *Agent) close() {
 	if a.proxy != nil {
 		_ = a.proxy.Close()
 	}
-	for _, l := range a.listeners {
-		if l != nil {
-			_ = l.Close()
-		}
-	}
 	if a.db != nil {
 		if err := a.db.Close(); err != nil {
 			a.log.Error("server not ended", telemetry.KeyError, err)
@@ -302,6 +301,11 @@ func (a *Agent) close() {
 	a.closeRelays()
 	if a.transport != nil {
 		_ = a.transport.Close()
+	}
+	for _, l := range a.listeners {
+		if l != nil {
+			_ = l.Close() // those that no part has taken yet
+		}
 	}
 	if a.host != nil {
 		a.host.Close()

@@ -39,15 +39,18 @@ type news struct {
 	leader paxos.NodeID
 	epoch  uint64
 	state  api.State
-	// quiet makes the end of a catch-up known at once.
-	quiet bool
+	// applied makes the end of a catch-up known at once; zero while it lasts.
+	applied paxos.Instance
 }
 
 func (s *snapshot) news() news {
-	return news{
-		gate: s.view.Gate, able: s.view.Candidacy.Able, leader: s.view.Lead.Leader, epoch: s.view.Epoch.Newest,
-		state: s.state(), quiet: s.view.Engine.Behind == 0,
+	n := news{
+		gate: s.view.Gate, able: s.view.Candidacy.Able, leader: s.view.Lead.Leader, epoch: s.view.Epoch.Newest, state: s.state(),
 	}
+	if s.view.Engine.Behind == 0 {
+		n.applied = s.applied
+	}
+	return n
 }
 
 // state says in one word what the node is doing.
