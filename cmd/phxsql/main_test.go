@@ -167,6 +167,16 @@ func failing() Status {
 	return st
 }
 
+// takenOver is the cluster just after node 1 took over; what node 2 said last
+// has not grown old yet.
+func takenOver() Status {
+	st := healthy()
+	st.Members[1].Heard = ms(1200)
+	m := &st.Members[0]
+	m.State, m.Master, m.Epoch, m.Lease = api.StateMaster, true, 5, api.Lease{Holder: 1, Remaining: ms(900)}
+	return st
+}
+
 func sampleEntries() []api.LogEntry {
 	yes, no := true, false
 	return []api.LogEntry{
@@ -183,7 +193,7 @@ func sampleEntries() []api.LogEntry {
 
 func TestStatusOutput(t *testing.T) {
 	blank := Status{Self: 3, Members: []api.MemberStatus{{ID: 3, Alive: true, State: api.StateBlank, Engine: api.Engine{State: "none"}}}}
-	for name, st := range map[string]Status{"healthy": healthy(), "failing": failing(), "blank": blank} {
+	for name, st := range map[string]Status{"healthy": healthy(), "failing": failing(), "taken_over": takenOver(), "blank": blank} {
 		cfg := node(t, &fakeNode{status: st})
 		code, out, errOut := phxsql(t, "", "status", "--config", cfg)
 		if code != 0 || errOut != "" {

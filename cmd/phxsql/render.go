@@ -31,7 +31,7 @@ func renderStatus(w io.Writer, st api.Status) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tNAME\tROLE\tSTATE\tEPOCH\tLEASE\tCHOSEN\tAPPLIED\tLAG\tENGINE\tREAD-WRITE\tREAD-ONLY")
 	for _, m := range st.Members {
-		fmt.Fprintln(t, strings.Join(row(m), "\t"))
+		fmt.Fprintln(t, strings.Join(row(st, m), "\t"))
 	}
 	_ = t.Flush() // an error here is one of w, which ends the command anyway
 	renderProblems(w, st)
@@ -42,12 +42,26 @@ func headline(st api.Status) string {
 	if st.Cluster == "" {
 		return self + " belongs to no cluster yet"
 	}
-	master := name(st, func(m api.MemberStatus) bool { return m.Master })
+	master := name(st, func(m api.MemberStatus) bool { return isMaster(st, m) })
 	who := "no master"
 	if master != "" {
 		who = "master " + master
 	}
 	return fmt.Sprintf("cluster %s: %s (says %s)", st.Cluster, who, self)
+}
+
+// isMaster reports that a member takes writes, as far as is known: a dead master's
+// last words stand for a moment beside those of its successor.
+func isMaster(st api.Status, m api.MemberStatus) bool {
+	if !m.Master || !m.Alive {
+		return false
+	}
+	for _, o := range st.Members {
+		if o.Epoch > m.Epoch && o.Alive {
+			return false
+		}
+	}
+	return true
 }
 
 func name(st api.Status, is func(api.MemberStatus) bool) string {
@@ -66,12 +80,12 @@ func memberName(m api.MemberStatus) string {
 	return fmt.Sprintf("node %d", m.ID)
 }
 
-func row(m api.MemberStatus) []string {
+func row(st api.Status, m api.MemberStatus) []string {
 	cells := []string{
 		strconv.FormatUint(uint64(m.ID), 10), memberName(m), orDash(m.Role), string(m.State), number(m.Epoch), lease(m),
 		number(uint64(m.Log.Chosen)), number(uint64(m.Log.Applied)), lag(m), engineCell(m), orDash(m.RWAddr), orDash(m.ROAddr),
 	}
-	if !m.Alive { // what it announced last says nothing about now
+	if !m.Alive || m.Master && !isMaster(st, m) { // what it announced last says nothing about now
 		cells[3] = "unheard " + heard(m)
 		for _, i := range []int{5, 8, 9} {
 			cells[i] = "-"

@@ -33,7 +33,7 @@ func switchoverCommand(io stdio) *cobra.Command {
 			who := to
 			if st, err := c.Status(cmd.Context()); err == nil {
 				for _, m := range st.Members {
-					if m.Master {
+					if isMaster(st, m) {
 						who = memberName(m)
 					}
 				}

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// listener names the process that listens on a TCP port, such as
+// PortHolder names the process that listens on a TCP port, such as
 // "mysqld (pid 42)". It is empty if that cannot be told: a process of another
 // user, or no /proc.
-func listener(port string) string {
+func PortHolder(port string) string {
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return ""

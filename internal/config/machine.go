@@ -118,7 +118,7 @@ func PortFault(addr string) (why, hint string) {
 		return fmt.Sprintf("cannot listen on %s: %v", addr, innermost(err)), ""
 	}
 	_, port, _ := splitAddr(addr)
-	if who := listener(port); who != "" {
+	if who := PortHolder(port); who != "" {
 		return fmt.Sprintf("port %s is taken by %s", port, who), "stop it, or choose another port"
 	}
 	return fmt.Sprintf("port %s is taken", port), "choose another port, or find who has it with: ss -ltnp 'sport = :" + port + "'"

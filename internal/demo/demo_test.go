@@ -159,7 +159,7 @@ func TestForeignFolderIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestTakenPortsAreOneError(t *testing.T) {
+func TestTakenPortsAreOneErrorAndLeaveNothing(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -168,15 +168,15 @@ func TestTakenPortsAreOneError(t *testing.T) {
 	port := lis.Addr().(*net.TCPAddr).Port
 	l := newLayout(t, 1)
 	l.BasePort = port - 16 // node 1's read-write port
-	if err := l.write(); err != nil {
-		t.Fatal(err)
-	}
-	err = l.checkMachine()
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("node1: listen.rw: port %d is taken by demo.test (pid %d)", port, os.Getpid())) {
+	err = Prepare(t.Context(), Options{Layout: l})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("demo.test (pid %d) has %d", os.Getpid(), port)) {
 		t.Errorf("got %v", err)
 	}
 	if hint := api.HintOf(err); !strings.Contains(hint, "--base-port") {
 		t.Errorf("hint %q", hint)
+	}
+	if _, err := os.Stat(l.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder was made: %v", err)
 	}
 }
 

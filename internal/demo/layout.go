@@ -215,7 +215,7 @@ buffer_pool_size = "64MiB"
 // Config returns the configuration of a node.
 func (l Layout) Config(i int) (config.Config, error) { return config.Load(l.ConfigPath(i)) }
 
-// checkMachine reports everything that keeps the nodes from starting.
+// checkMachine reports everything that keeps the nodes from starting, but ports.
 func (l Layout) checkMachine() error {
 	var all config.Faults
 	for i := 1; i <= l.Nodes; i++ {
@@ -224,7 +224,7 @@ func (l Layout) checkMachine() error {
 			return err
 		}
 		var fs config.Faults
-		if err := c.CheckMachine(); errors.As(err, &fs) {
+		if err := c.CheckFiles(); errors.As(err, &fs) {
 			for _, f := range fs {
 				f.Key = fmt.Sprintf("node%d: %s", i, f.Key)
 				all = append(all, f)
@@ -232,19 +232,55 @@ func (l Layout) checkMachine() error {
 		}
 	}
 	if len(all) > 0 {
-		return &faultsError{all, "another demo needs its own --base-port and --dir"}
+		return all
 	}
 	return nil
 }
 
-// faultsError adds a hint to faults.
-type faultsError struct {
-	config.Faults
-	hint string
+// checkPorts reports which ports of the nodes are taken, and by whom, in one error.
+func (l Layout) checkPorts() error {
+	var whose []string
+	ports := map[string][]string{} // by holder
+	for i := 1; i <= l.Nodes; i++ {
+		a := l.listens(i)
+		for _, addr := range []string{a.RW, a.RO, a.Peer, a.Admin} {
+			why, _ := config.PortFault(addr)
+			if why == "" {
+				continue
+			}
+			_, port, err := net.SplitHostPort(addr)
+			if err != nil {
+				return fmt.Errorf("check ports of node %d: %w", i, err)
+			}
+			who := config.PortHolder(port)
+			if who == "" {
+				who = "another process"
+			}
+			if ports[who] == nil {
+				whose = append(whose, who)
+			}
+			ports[who] = append(ports[who], port)
+		}
+	}
+	if len(whose) == 0 {
+		return nil
+	}
+	var parts []string
+	for _, who := range whose {
+		parts = append(parts, who+" has "+strings.Join(ports[who], ", "))
+	}
+	return &Error{"the demo's ports are not free: " + strings.Join(parts, "; "),
+		"stop that, or give this demo another --base-port (and another --dir, if it is a second one)"}
 }
 
-func (e *faultsError) Unwrap() error     { return e.Faults }
-func (e *faultsError) ErrorHint() string { return e.hint }
+// listens are the ports of a node: those in its configuration, or those that it
+// will get.
+func (l Layout) listens(i int) config.Addresses {
+	if c, err := l.Config(i); err == nil {
+		return c.Listen
+	}
+	return l.Addresses(i)
+}
 
 // IDs are the nodes' ids, ascending.
 func (l Layout) IDs() []paxos.NodeID {

@@ -22,6 +22,9 @@ import (
 // node's database.
 const startLimit = 3 * time.Minute
 
+// tellEvery is how often a long wait is explained.
+const tellEvery = 10 * time.Second
+
 // clientUser is the account that a demo makes.
 const clientUser = "demo"
 
@@ -39,7 +42,7 @@ type Options struct {
 // Prepare finds the engine and writes what the nodes need. It changes nothing if
 // the demo runs or cannot run.
 func Prepare(ctx context.Context, o Options) error {
-	k, err := o.Layout.takeLock()
+	k, err := o.claim()
 	if err != nil {
 		return err
 	}
@@ -47,8 +50,22 @@ func Prepare(ctx context.Context, o Options) error {
 	return prepare(ctx, o)
 }
 
+// claim takes the lock. For a new demo it looks at the ports first: one that
+// cannot run leaves no folder behind.
+func (o Options) claim() (*lock, error) {
+	if !Exists(o.Layout.Dir) {
+		if err := o.Layout.checkPorts(); err != nil {
+			return nil, err
+		}
+	}
+	return o.Layout.takeLock()
+}
+
 func prepare(ctx context.Context, o Options) error {
 	l := o.Layout
+	if err := l.checkPorts(); err != nil {
+		return err
+	}
 	if err := l.write(); err != nil {
 		return err
 	}
@@ -66,7 +83,7 @@ func prepare(ctx context.Context, o Options) error {
 // Run starts the nodes, makes a cluster of them the first time, and keeps them
 // running until ctx ends.
 func Run(ctx context.Context, o Options) error {
-	k, err := o.Layout.takeLock()
+	k, err := o.claim()
 	if err != nil {
 		return err
 	}
@@ -124,7 +141,7 @@ func Detach(ctx context.Context, o Options, args []string) error {
 	defer cancel()
 	up := make(chan error, 1)
 	go func() {
-		st, err := waitServing(wait, o.Layout, true)
+		st, err := waitServing(wait, o, true)
 		if err == nil {
 			o.Ready(st)
 		}
@@ -145,7 +162,7 @@ func Detach(ctx context.Context, o Options, args []string) error {
 // bringUp waits for the nodes, makes them a cluster if they are blank, and calls
 // Ready.
 func bringUp(ctx context.Context, o Options) error {
-	st, err := waitServing(ctx, o.Layout, false)
+	st, err := waitServing(ctx, o, false)
 	if err != nil {
 		return err
 	}
@@ -154,7 +171,7 @@ func bringUp(ctx context.Context, o Options) error {
 		if err := initialise(ctx, o.Layout); err != nil {
 			return err
 		}
-		if st, err = waitServing(ctx, o.Layout, true); err != nil {
+		if st, err = waitServing(ctx, o, true); err != nil {
 			return err
 		}
 	}
@@ -183,7 +200,9 @@ func (l Layout) clients() (each []*api.Client, any *api.Client, err error) {
 
 // waitServing returns the status once every node answers and serves. Nodes that
 // are all blank count as serving unless a cluster is asked for.
-func waitServing(ctx context.Context, l Layout, cluster bool) (api.Status, error) {
+// What is missing is told now and then.
+func waitServing(ctx context.Context, o Options, cluster bool) (api.Status, error) {
+	l := o.Layout
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	each, any, err := l.clients()
@@ -196,7 +215,7 @@ func waitServing(ctx context.Context, l Layout, cluster bool) (api.Status, error
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	why := "the nodes have not answered yet"
+	why, told := "the nodes have not answered yet", time.Now()
 	for {
 		st, missing := poll(ctx, each, cluster)
 		if missing == "" {
@@ -204,6 +223,10 @@ func waitServing(ctx context.Context, l Layout, cluster bool) (api.Status, error
 		}
 		if ctx.Err() == nil {
 			why = missing
+			if time.Since(told) > tellEvery {
+				told = time.Now()
+				o.Say("waiting: %s", why)
+			}
 		}
 		select {
 		case <-ctx.Done():
