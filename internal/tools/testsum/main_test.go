@@ -59,7 +59,7 @@ func TestFailures(t *testing.T) {
 		"panic": {good + `{"Action":"output","Package":"q","Test":"TestD","Output":"panic: lost\n"}
 {"Action":"fail","Package":"q","Elapsed":0.2}
 `, []string{"UNFINISHED  q TestD\npanic: lost\n", "1 passed, 1 failed, 1 skipped\n"}},
-		"nothing": {"", []string{"no test has run\n0 passed, 0 failed, 0 skipped\n"}},
+		"nothing":  {"", []string{"no test has run\n0 passed, 0 failed, 0 skipped\n"}},
 		"not json": {"go: no such package\n", []string{"go: no such package\n", "no test has run"}},
 	} {
 		out, ok := sum(t, "", c.in)
