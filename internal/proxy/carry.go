@@ -101,6 +101,8 @@ func (s *session) start(src *source) ([]byte, error) {
 	b, err := src.next()
 	if err == nil && len(b) > 0 && startsHop(b) {
 		b, err = s.takeHop(src, b)
+	} else {
+		close(s.heard)
 	}
 	if err != nil || len(b) == 0 {
 		return nil, err
@@ -149,6 +151,7 @@ func (s *session) arrived(h hop) {
 	s.port.stats.hops.Add(1)
 	s.mu.Lock()
 	s.hop, s.hopped = h, true
+	close(s.heard)
 	astray := s.target.Kind == RouteRemote
 	if astray && !s.open && s.attempt != nil {
 		s.attempt()
@@ -170,7 +173,7 @@ func (s *session) accept(b []byte) bool {
 	s.mu.Lock()
 	if s.why != nil {
 		s.mu.Unlock()
-		s.port.stats.late.Add(1)
+		s.dropped(b)
 		return false
 	}
 	forward, reply, err := s.talk.followClient(b)

@@ -24,6 +24,9 @@ func (s *session) connect() ([]byte, bool) {
 	}()
 	for {
 		w := s.port.routeFor(s.forwarded())
+		if w.route.Kind == RouteRemote && s.mayBeHop() {
+			continue
+		}
 		err := errors.New(w.route.Reason)
 		if w.route.Kind != RouteNone {
 			var first []byte
@@ -73,6 +76,23 @@ func (s *session) hold(changed <-chan struct{}, d time.Duration) bool {
 		return false
 	}
 	return true
+}
+
+// mayBeHop waits, once, for a hop header to arrive. It answers true when one has.
+func (s *session) mayBeHop() bool {
+	if s.patient {
+		return false
+	}
+	s.patient = true
+	t := time.NewTimer(hopPatience)
+	defer t.Stop()
+	select {
+	case <-s.heard:
+		return s.forwarded()
+	case <-s.done:
+	case <-t.C:
+	}
+	return false
 }
 
 func (s *session) forwarded() bool {

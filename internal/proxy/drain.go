@@ -9,6 +9,10 @@ import (
 // Busy tells which connections of the local server, by connection id, must not
 // be closed: those in a transaction and those that run a statement. It is asked
 // for the sessions that the proxy cannot follow (TLS, compression).
+//
+// A transaction that has been started and has done nothing yet is not in
+// INNODB_TRX; performance_schema.events_transactions_current has it. Because an
+// answer may lack it, such sessions must also be quiet for longer.
 type Busy func(ctx context.Context) (map[uint32]bool, error)
 
 // Drain closes the sessions that the local server serves for the read-write
@@ -20,7 +24,8 @@ type Busy func(ctx context.Context) (map[uint32]bool, error)
 // transaction: the client has the end of the connection in hand when it has the
 // answer, so that a pool that looks before it uses a connection (go-sql-driver)
 // takes another one. A session without traffic closes when it has been quiet for
-// DrainGrace. What no proxy can prevent: a client that sends a command on a
+// DrainGrace; one that cannot be followed closes only in this way, so that under
+// an uninterrupted load it stays until ctx ends. What no proxy can prevent: a client that sends a command on a
 // connection while its end is on the way to it sees a lost connection; the
 // command was not carried out. Stats counts these.
 //
@@ -175,6 +180,9 @@ func (s *session) sweep(grace time.Duration) sweepResult {
 	case time.Since(s.quiet.since) < grace || unread(s.client):
 		return sweepLeft
 	case s.talk.phase == phaseOpaque:
+		if time.Since(s.quiet.since) < darkGraces*grace {
+			return sweepLeft
+		}
 		return sweepAsk
 	case s.talk.phase < phaseCommand:
 		if time.Since(s.quiet.since) < loginGrace {

@@ -60,6 +60,11 @@ const (
 
 // Limits that are not options.
 const (
+	// hopPatience is how long a connection that is about to be forwarded may
+	// take to show that it was forwarded already. A client says nothing before
+	// the greeting, so it waits for this long; a member speaks at once. If a
+	// header is later than that, the session turns back when it comes.
+	hopPatience = time.Millisecond
 	// retryFirst and retryLast bound the pause between two attempts to reach a
 	// server whose route is known.
 	retryFirst = 5 * time.Millisecond
@@ -78,6 +83,9 @@ const (
 	// loginGrace is how long a draining session may be silent in its login: some
 	// health checks connect and never log in.
 	loginGrace = 250 * time.Millisecond
+	// darkGraces is how many times DrainGrace a session must have been quiet
+	// that cannot be followed.
+	darkGraces = 3
 	// sweepPause is the time between two looks at a draining port's sessions.
 	sweepPause = 5 * time.Millisecond
 	// acceptPause is the pause after a failed accept (no file descriptors).

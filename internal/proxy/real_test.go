@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -119,4 +122,108 @@ func TestLoadDataLocal(t *testing.T) {
 	if err != nil || out != "200000" {
 		t.Errorf("got %q, %v", out, err)
 	}
+}
+
+// TestChangeUser changes the account of an open plaintext session, with a full
+// RSA exchange in the middle of it, and goes on with commands.
+func TestChangeUser(t *testing.T) {
+	master, s := masterNode(t, nil)
+	other := startNode(t, testOptions(s.socket))
+	other.SetRoute(Remote(master.rw))
+	for _, addr := range []string{master.rw, other.rw} {
+		c := &testClient{tb: t, conn: dial(t, addr)}
+		s.forget(t)
+		c.logIn("blank", "")
+		s.forget(t)
+		c.changeUser("sha2", "sha2")
+		if got := c.query("SELECT USER()"); !strings.Contains(got, "sha2@localhost") {
+			t.Errorf("after the change: %q", got)
+		}
+		c.changeUser("sha2", "sha2") // from the server's cache
+		if got := c.query("SELECT 'again'"); !strings.Contains(got, "again") {
+			t.Errorf("after the second change: %q", got)
+		}
+	}
+}
+
+// TestKilledSession: the server's own last words reach the client.
+func TestKilledSession(t *testing.T) {
+	master, s := masterNode(t, nil)
+	db := openDB(t, master.rw, "sha2", nil)
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	if err := conn.QueryRowContext(t.Context(), "SELECT CONNECTION_ID()").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.ExecContext(t.Context(), "DO SLEEP(60)")
+		done <- err
+	}()
+	eventually(t, "the statement runs", func() bool { return master.Stats().RW.FromClient > 0 })
+	s.exec(t, "KILL "+id)
+	if err := <-done; err == nil {
+		t.Error("no error")
+	}
+}
+
+// TestCutTellsTheClientThatWaits: the driver sees an error that says what it
+// must know, and its pool goes on with a new connection.
+func TestCutTellsTheClientThatWaits(t *testing.T) {
+	master, s := masterNode(t, nil)
+	db := openDB(t, master.rw, "sha2", nil)
+	before := master.Stats().RW.FromClient
+	done := make(chan error, 1)
+	go func() {
+		_, err := db.Exec("DO SLEEP(60)")
+		done <- err
+	}()
+	local := openDB(t, s.socket, "sha2", func(c *mysql.Config) { c.Net = "unix" })
+	eventually(t, "the statement runs", func() bool {
+		n := 0
+		err := local.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DO SLEEP%'").Scan(&n)
+		return err == nil && n == 1 && master.Stats().RW.FromClient > before
+	})
+	master.Cut("this is a test")
+	var e *mysql.MySQLError
+	if err := <-done; !errors.As(err, &e) || e.Number != codeShutdown || string(e.SQLState[:]) != stateLost {
+		t.Errorf("got %v", err)
+	}
+	if err := db.Ping(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyIdleSessions opens 2,000 sessions and looks at what each costs.
+func TestManyIdleSessions(t *testing.T) {
+	if raceEnabled {
+		t.Skip("memory is measured without the race detector")
+	}
+	n, f := fakeMaster(t, nil)
+	const sessions = 2000
+	before := liveBytes()
+	for range sessions {
+		f.logIn(t, n.rw)
+	}
+	each := (liveBytes() - before) / sessions
+	t.Logf("%d bytes per idle session, both ends of the test included", each)
+	if each > 48<<10 {
+		t.Errorf("an idle session costs %d bytes", each)
+	}
+	start := time.Now()
+	if got := n.Cut("test"); got != sessions {
+		t.Errorf("cut %d", got)
+	}
+	t.Logf("cut in %v", time.Since(start))
+}
+
+// liveBytes is what the heap and the stacks hold.
+func liveBytes() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }

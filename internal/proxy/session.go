@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -20,7 +19,10 @@ type session struct {
 	client net.Conn
 	down   *source // from the server
 	born   time.Time
+	// patient is set when run has waited for a hop header.
+	patient bool
 
+	heard  chan struct{} // closed when the client's first bytes are known to be a hop header or not
 	opened chan struct{} // closed when the server is connected
 	done   chan struct{} // closed when why is set
 	upDone chan struct{} // closed when up has returned
@@ -71,6 +73,7 @@ func lost(reason string) failure {
 func newSession(pt *port, c net.Conn) *session {
 	s := &session{
 		port: pt, client: c,
+		heard:  make(chan struct{}),
 		opened: make(chan struct{}), done: make(chan struct{}),
 		upDone: make(chan struct{}), gone: make(chan struct{}),
 	}
@@ -181,6 +184,7 @@ func (s *session) end() {
 	seq, place := s.talk.errorSeq()
 	eof := s.eof
 	s.mu.Unlock()
+	s.port.stats.ended(why.kind)
 	_ = s.client.SetWriteDeadline(time.Now().Add(errorLimit))
 	if why.failure.text != "" && place {
 		_, _ = s.client.Write(appendERR(nil, seq, why.failure))
@@ -188,7 +192,6 @@ func (s *session) end() {
 	if h, ok := s.client.(halfCloser); ok {
 		_ = h.CloseWrite()
 	}
-	s.port.stats.ended(why.kind)
 	s.port.proxy.log.Debug("session ended", "port", s.port.name, "client", s.addr(), "reason", why.failure.text)
 	s.port.remove(s)
 	close(s.gone)
@@ -198,11 +201,33 @@ func (s *session) end() {
 	_ = s.client.Close()
 }
 
-// linger reads and drops what the client still sends, until it closes.
+// linger reads and drops what the client still sends, until it closes. A command
+// among it is counted: its client sees a lost connection.
 func (s *session) linger() {
 	_ = s.client.SetReadDeadline(time.Now().Add(lingerLimit))
-	n, _ := io.Copy(io.Discard, s.client)
-	if n > 0 {
+	buf := make([]byte, 512)
+	for {
+		n, err := s.client.Read(buf)
+		if n > 0 {
+			s.dropped(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// dropped takes bytes of the client that are not sent on. Saying goodbye is not a
+// loss; what a session that is not followed says, nobody knows.
+func (s *session) dropped(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.talk.phase != phaseCommand {
+		return
+	}
+	before := s.talk.waiting
+	_, _ = s.talk.commands(b)
+	if s.talk.waiting > before {
 		s.port.stats.late.Add(1)
 	}
 }

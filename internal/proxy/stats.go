@@ -17,7 +17,7 @@ type PortStats struct {
 	Cut        uint64 // sessions ended by Cut, a closed gate, or another master
 	Drained    uint64 // sessions ended by Drain
 	Refused    uint64 // connections that got no server, and logins that failed in the proxy
-	Late       uint64 // sessions whose client had sent something on after their end was decided
+	Late       uint64 // commands that came after their session's end was decided, as far as it is followed
 	FromClient uint64 // bytes
 	ToClient   uint64 // bytes
 }
