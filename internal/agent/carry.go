@@ -97,7 +97,10 @@ func (l *loop) engineGone() {
 	e.Errant, l.quietAt = "", 0
 }
 
+// tailGone notes the end of an attached tail. Its epoch ends with it: only a new
+// one tells what of its proposals was chosen.
 func (l *loop) tailGone() {
+	l.tail.Abandon()
 	l.view.Tail = cluster.TailFailed
 	if l.view.Epoch.State == cluster.EpochChosen {
 		l.view.Epoch.State = cluster.EpochSpent

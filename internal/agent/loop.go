@@ -57,7 +57,7 @@ type loop struct {
 	now  time.Time // of this turn
 
 	term      paxos.Ballot
-	leaseAt   time.Time // when the lease was last seen to run
+	lapsedAt  time.Time // when the lease of this term was first missed
 	readyAt   paxos.Instance
 	leaderAt  time.Time // when somebody else was last known to lead
 	epochAt   paxos.Instance

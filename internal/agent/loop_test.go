@@ -197,6 +197,7 @@ func (w *world) Attach(ctx context.Context, _ uint64, ended func(error)) error {
 	return w.slow(ctx, "attach")
 }
 func (w *world) Detach(ctx context.Context) error { return w.slow(ctx, "detach") }
+func (w *world) Abandon()                         {}
 
 func (w *world) Open()             { w.did("OPEN") }
 func (w *world) Close(string)      { w.did("CLOSE") }

@@ -60,6 +60,8 @@ type database interface {
 type tail interface {
 	Attach(ctx context.Context, epoch uint64, ended func(error)) error
 	Detach(ctx context.Context) error
+	// Abandon makes the tail end and returns at once; Detach is still due.
+	Abandon()
 }
 
 // gate is the client ports.

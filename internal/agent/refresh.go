@@ -54,11 +54,14 @@ func (l *loop) refreshLead() {
 	if v.Lead.Ready {
 		l.time.mark(markReady, l.now)
 	}
+	had := v.Lead.Lease
 	v.Lead.Lease, v.Lead.Lapsed = v.Lead.Self && l.cons.LeaseValid(), 0
-	if v.Lead.Lease || !v.Lead.Self {
-		l.leaseAt = l.now
-	} else {
-		v.Lead.Lapsed = l.now.Sub(l.leaseAt)
+	switch {
+	case v.Lead.Lease || !v.Lead.Self:
+	case had: // counted from now: this process itself may have been paused
+		l.lapsedAt = l.now
+	default:
+		v.Lead.Lapsed = l.now.Sub(l.lapsedAt)
 	}
 	if h := v.Lead.HandingOver; h != 0 && l.now.After(l.handUntil) {
 		v.Lead.HandingOver = 0
@@ -70,7 +73,7 @@ func (l *loop) newTerm(ld paxos.Leadership) {
 	v := &l.view
 	l.term, l.epochAt, l.readyAt = ld.Term, 0, 0
 	v.Epoch.State, v.Epoch.Own, v.Lead.HandingOver, v.Engine.Applied = cluster.EpochNone, 0, 0, false
-	l.leaseAt = l.now
+	l.lapsedAt = l.now
 	if ld.Term.IsZero() {
 		l.time.seen = nil
 		return

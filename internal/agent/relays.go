@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/gtid"
@@ -126,9 +127,18 @@ type tailOf struct {
 	ctx  context.Context // of the whole node
 	make func(epoch uint64) *relay.Tail
 
-	mu   sync.Mutex
+	mu   sync.Mutex              // held by Attach and Detach
 	end  context.CancelCauseFunc // of the present tail; nil when there is none
 	done chan struct{}
+
+	abandon atomic.Pointer[context.CancelCauseFunc]
+}
+
+// Abandon makes the present tail end.
+func (t *tailOf) Abandon() {
+	if end := t.abandon.Load(); end != nil {
+		(*end)(errDetached)
+	}
 }
 
 // Attach runs a tail of an epoch and returns when the server treats it as its
@@ -162,6 +172,7 @@ func (t *tailOf) Attach(ctx context.Context, epoch uint64, ended func(error)) er
 		return fmt.Errorf("attach tail: %w", failure)
 	}
 	t.end, t.done = end, done
+	t.abandon.Store(&end)
 	go func() {
 		<-done
 		if context.Cause(run) != errDetached { //nolint:errorlint // the very value
