@@ -235,7 +235,7 @@ func (d *dump) sendChunks(t entry.Txn, last paxos.Instance) error {
 		}
 	}
 	if f.next != t.Size {
-		panic(fmt.Sprintf("relay: chunks of %v up to %d hold %d bytes of %d", t.GTID, last, f.next, t.Size))
+		return fmt.Errorf("chunks of %v hold %d bytes, want %d: %w", t.GTID, f.next, t.Size, entry.ErrMalformed)
 	}
 	return d.sent(&t)
 }
