@@ -24,7 +24,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func concurrent(t *testing.T, opt wal.Options) {
-	const groups, entries, kept = 4, 1500, 200
+	const groups, entries, kept = 4, 700, 200
 	l := open(t, opt)
 	var work, readers sync.WaitGroup
 	var running atomic.Int32
@@ -100,5 +100,31 @@ func TestTrimRemovesSegmentsInBackground(t *testing.T) {
 			t.Fatalf("size is %d, was %d", l.Size(), before)
 		}
 		appendSync(t, l)
+	}
+}
+
+// TestUnusedSegments opens a log behind whose end several segments were prepared.
+func TestUnusedSegments(t *testing.T) {
+	fs := vfs.NewMem()
+	opt := wal.Options{FS: fs, Inline: true, SegmentSize: 8 << 10, Dir: "/data/log"}
+	l := open(t, opt)
+	for i := uint64(1); i <= 100; i++ {
+		appendSync(t, l, entry(1, i, fmt.Sprintf("%0500d", i)))
+	}
+	l.Close()
+	names, _ := fs.List(opt.Dir)
+	for _, name := range names[3:] { // what is left are prepared segments
+		change(t, fs, opt.Dir+"/"+name, headerBytes, func(p []byte) { clear(p) }, 4096)
+	}
+	l = open(t, opt)
+	_, last := l.Bounds(1)
+	for i := last + 1; i <= 100; i++ {
+		appendSync(t, l, entry(1, i, fmt.Sprintf("%0500d", i)))
+	}
+	fs.Kill()
+	l = open(t, opt)
+	wantBounds(t, l, 1, 1, 100)
+	for i := uint64(1); i <= 100; i++ {
+		wantEntry(t, l, 1, i, fmt.Sprintf("%0500d", i))
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	crashSeeds = flag.Int("wal.seeds", 1500, "number of seeds of the crash test")
+	crashSeeds = flag.Int("wal.seeds", 600, "number of seeds of the crash test")
 	crashSeed  = flag.Uint64("wal.seed", 0, "run the crash test with this seed only")
 )
 

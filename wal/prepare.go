@@ -2,7 +2,6 @@ package wal
 
 import (
 	"fmt"
-	"path/filepath"
 	"sync"
 
 	"github.com/phxsql/phxsql/vfs"
@@ -24,6 +23,7 @@ type preparer struct {
 	mu     sync.Mutex // held during each step
 	file   vfs.File   // the spare segment, or nil
 	number uint64
+	taken  uint64 // the last number handed out: never made again
 	size   int64
 	zeroed int64 // up to this offset
 	warned bool
@@ -40,7 +40,7 @@ func (l *Log) takeFile(number uint64) (vfs.File, int64, error) {
 		}
 	}
 	f, size := p.file, p.size
-	p.file = nil
+	p.file, p.taken = nil, number
 	return f, size, nil
 }
 
@@ -56,14 +56,22 @@ func (l *Log) makeSpare(number uint64) error {
 		}
 		return err
 	}
+	if err := l.fs.SyncDir(l.opt.Dir); err != nil {
+		f.Close()
+		return l.fail(fmt.Errorf("sync directory of new segment %d: %w", number, err))
+	}
 	p := &l.prep
 	p.file, p.number, p.size, p.zeroed, p.warned = f, number, l.opt.SegmentSize, segmentHeader, false
 	return nil
 }
 
 // createSegment makes a segment under a temporary name first: a file with the
-// name of a segment is always complete.
+// name of a segment is always complete. The caller syncs the directory. It never
+// replaces a segment.
 func createSegment(fs vfs.FS, id identity, name string, number uint64, size int64) (f vfs.File, err error) {
+	if _, err := fs.Stat(name); err == nil {
+		return nil, fmt.Errorf("create segment %d: %s exists already", number, name)
+	}
 	temp := name + tempSuffix
 	if _, serr := fs.Stat(temp); serr == nil {
 		if err := fs.Remove(temp); err != nil {
@@ -89,10 +97,7 @@ func createSegment(fs vfs.FS, id identity, name string, number uint64, size int6
 	if err = f.Sync(); err != nil {
 		return f, err
 	}
-	if err = fs.Rename(temp, name); err != nil {
-		return f, err
-	}
-	return f, fs.SyncDir(filepath.Dir(name))
+	return f, fs.Rename(temp, name)
 }
 
 // afterSync does or hands over what can wait. The caller holds syncMu.
@@ -167,6 +172,7 @@ func (l *Log) prepareStep() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	number, filled := l.nextFile()
+	number = max(number, p.taken+1) // one was taken, but its segment does not have it yet
 	var err error
 	switch {
 	case p.file == nil || p.number != number:

@@ -266,7 +266,9 @@ func (r *recovery) finish() error {
 			return fmt.Errorf("clean end of segment %d: %w", s.number, err)
 		}
 	}
-	l.useSpare(active)
+	if err := l.useSpare(active); err != nil {
+		return err
+	}
 	if r.expect != 0 {
 		l.seq = r.expect
 	}
@@ -387,18 +389,27 @@ func cleanTail(seg *segment) error {
 }
 
 // useSpare keeps the segments through the active one. One after it was prepared
-// and not used: it is the next one.
-func (l *Log) useSpare(active int) {
+// and not used: it is the next one. Further ones are removed, the last one first,
+// so that no gap can appear.
+func (l *Log) useSpare(active int) error {
 	rest := l.segments[active+1:]
 	l.segments = l.segments[:active+1]
-	if len(rest) == 0 {
-		return
-	}
-	p := &l.prep
-	p.file, p.number, p.size, p.zeroed = rest[0].file, rest[0].number, rest[0].size, segmentHeader
-	for _, s := range rest[1:] {
+	for len(rest) > 1 {
+		s := rest[len(rest)-1]
+		rest = rest[:len(rest)-1]
 		s.release()
+		if err := l.fs.Remove(segmentName(l.opt.Dir, s.number)); err != nil {
+			return fmt.Errorf("remove unused segment: %w", err)
+		}
+		if err := l.fs.SyncDir(l.opt.Dir); err != nil {
+			return fmt.Errorf("remove unused segment: %w", err)
+		}
 	}
+	if len(rest) == 1 {
+		p := &l.prep
+		p.file, p.number, p.size, p.zeroed = rest[0].file, rest[0].number, rest[0].size, segmentHeader
+	}
+	return nil
 }
 
 // standing returns the damages that still matter.

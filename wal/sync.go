@@ -56,7 +56,7 @@ func (l *Log) takeBatches(target LSN) ([]*batch, error) {
 func (l *Log) write(b *batch) error {
 	seg, end := b.seg, b.off+int64(len(b.buf))
 	if err := l.makeRoom(seg, end); err != nil {
-		if isNoSpace(err) {
+		if isNoSpace(err) && !errors.Is(err, ErrFailed) {
 			l.log.Warn("log has no room for the next segment", "segment", seg.number, "err", err)
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
