@@ -105,7 +105,7 @@ var ownOptions = makeSet(`
 	innodb_buffer_pool_size innodb_flush_log_at_trx_commit innodb_force_recovery innodb_read_only
 	log_bin log_bin_index log_bin_basename log_replica_updates log_slave_updates log_error
 	max_connections mysqlx mysqlx_port mysqlx_socket mysqlx_bind_address
-	networking no_defaults offline_mode performance_schema persisted_globals_load
+	networking no_defaults offline_mode partial_revokes performance_schema persisted_globals_load
 	persist_only_admin_x509_subject persist_sensitive_variables_in_plaintext
 	pid_file plugin_dir plugin_load port read_only
 	relay_log relay_log_index relay_log_basename relay_log_recovery relay_log_purge

@@ -111,18 +111,22 @@ func syncFileSystem(dir string) error {
 	return nil
 }
 
+// secretSize in bytes gives 32 characters, the longest password that
+// replication takes.
+const secretSize = 16
+
 // loadSecret returns the password of the agent's account, made at first use.
 // A lost file is no harm: the account gets the new password at the next start.
 func (c Config) loadSecret() (string, error) {
 	path := c.path(secretName)
 	b, err := os.ReadFile(path)
-	if s := strings.TrimSpace(string(b)); err == nil && len(s) == 64 && isHex(s) {
+	if s := strings.TrimSpace(string(b)); err == nil && len(s) == 2*secretSize && isHex(s) {
 		return s, nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read the agent's secret: %w", err)
 	}
-	var raw [32]byte
+	var raw [secretSize]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	s := hex.EncodeToString(raw[:])
 	if err := writeSecret(path, s+"\n"); err != nil {

@@ -101,8 +101,9 @@ func (c Config) runOptionFile() string {
 func (c Config) preferences(f *optionFile) {
 	f.comment("defaults")
 	f.set("binlog_row_image", "MINIMAL")
-	f.set("local_infile", "ON")       // the only LOAD DATA there can be
-	f.set("max_binlog_size", 256<<20) // a file goes when nobody needs it
+	f.set("log_bin_trust_function_creators", "ON") // clients lack SUPER; row format is safe
+	f.set("local_infile", "ON")                    // the only LOAD DATA there can be
+	f.set("max_binlog_size", 256<<20)              // a file goes when nobody needs it
 	f.set("binlog_expire_logs_seconds", 600)
 	f.set("replica_net_timeout", 10)
 	f.set("innodb_buffer_pool_dump_at_shutdown", "OFF") // a short stop
@@ -122,6 +123,7 @@ func (c Config) identity(f *optionFile) {
 	f.set("innodb_buffer_pool_size", c.BufferPool)
 	f.set("performance_schema", onOff(c.PerformanceSchema))
 	f.common()
+	f.set("partial_revokes", "ON")         // clients keep off the schema mysql
 	f.set("persisted_globals_load", "OFF") // SET PERSIST must not undo this file
 }
 
@@ -141,10 +143,12 @@ func (c Config) replication(f *optionFile) {
 	f.set("replica_parallel_workers", 4)
 	f.set("replica_preserve_commit_order", "ON")
 	f.set("super_read_only", "ON")
+	f.set("event_scheduler", "OFF") // on a master it is switched on
 	// Changes of other engines cannot be undone.
 	f.set("disabled_storage_engines", "MyISAM,MERGE,ARCHIVE,BLACKHOLE,CSV,FEDERATED,MEMORY")
 	f.set("plugin_load_add", "semisync_source.so")
 	f.set("plugin_load_add", "mysql_clone.so")
+	f.set("rpl_semi_sync_source", "FORCE_PLUS_PERMANENT") // no UNINSTALL PLUGIN
 	f.set("rpl_semi_sync_source_enabled", "ON")
 	f.set("rpl_semi_sync_source_timeout", "18446744073709551615")
 	f.set("rpl_semi_sync_source_wait_point", "AFTER_SYNC")

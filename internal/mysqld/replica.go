@@ -110,6 +110,15 @@ func (s *Server) ReplicaStatus(ctx context.Context) (ReplicaStatus, error) {
 	if n, err := strconv.Atoi(row["Seconds_Behind_Source"]); err == nil {
 		st.Lag = time.Duration(n) * time.Second
 	}
+	if st.SQLErrno != 0 {
+		// The status only points at the worker, which knows the statement. The
+		// table is filled without performance_schema, too.
+		row, err := s.namedRow(ctx, `SELECT LAST_ERROR_MESSAGE FROM performance_schema.replication_applier_status_by_worker
+			WHERE LAST_ERROR_NUMBER <> 0 ORDER BY LAST_ERROR_TIMESTAMP LIMIT 1`)
+		if err == nil && row["LAST_ERROR_MESSAGE"] != "" {
+			st.SQLError = row["LAST_ERROR_MESSAGE"]
+		}
+	}
 	return st, nil
 }
 

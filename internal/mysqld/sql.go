@@ -125,10 +125,12 @@ func (s *Server) SetReadOnly(ctx context.Context, on bool) error {
 	return s.exec(ctx, "clear super_read_only", "SET GLOBAL read_only = OFF")
 }
 
-// ReadOnly reports whether super_read_only is set.
+// ReadOnly reports whether super_read_only is set and in force. While a
+// SetReadOnly waits, the server shows super_read_only already, but not yet the
+// read_only that goes with it.
 func (s *Server) ReadOnly(ctx context.Context) (bool, error) {
 	var on bool
-	err := s.one(ctx, "read super_read_only", "SELECT @@GLOBAL.super_read_only", &on)
+	err := s.one(ctx, "read super_read_only", "SELECT @@GLOBAL.super_read_only AND @@GLOBAL.read_only", &on)
 	return on, err
 }
 

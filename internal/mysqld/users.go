@@ -38,6 +38,11 @@ var adminDynamic = []string{
 	"SET_ANY_DEFINER", "SHOW_ROUTINE", "XA_RECOVER_ADMIN",
 }
 
+// systemRevoked are taken away for the schema mysql: with a write to its tables
+// one can grant anything, install code, or break the agent's account.
+const systemRevoked = "INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, " +
+	"LOCK TABLES, CREATE VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER"
+
 // maxUserName is the longest account name that MySQL takes.
 const maxUserName = 32
 
@@ -76,7 +81,10 @@ func (s *Server) CreateUser(ctx context.Context, name, password string) error {
 		return err
 	}
 	list := strings.Join(append(append([]string{}, adminStatic...), dynamic...), ", ")
-	return s.exec(ctx, "grant privileges", "GRANT "+list+" ON *.* TO ?@'%' WITH GRANT OPTION", name)
+	if err := s.exec(ctx, "grant privileges", "GRANT "+list+" ON *.* TO ?@'%' WITH GRANT OPTION", name); err != nil {
+		return err
+	}
+	return s.exec(ctx, "revoke privileges", "REVOKE "+systemRevoked+" ON mysql.* FROM ?@'%'", name)
 }
 
 // knownPrivileges keeps those that this server's version has.
