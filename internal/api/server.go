@@ -32,7 +32,7 @@ const (
 type ServerOptions struct {
 	Node    Node
 	Events  *telemetry.Events   // may be nil: no events
-	Metrics prometheus.Gatherer // may be nil: no metrics
+	Metrics prometheus.Gatherer // further metrics; may be nil
 	Logger  *slog.Logger
 	// TLS is called once for each Serve; see ServerTLS. Nil serves without TLS,
 	// and then refuses everything but /healthz and /metrics.
@@ -66,9 +66,11 @@ func (s *Server) routes() {
 	member := func(method, path string, h http.HandlerFunc) { open(method, path, authenticated(h)) }
 
 	open("GET", "/healthz", s.health)
+	gather := prometheus.Gatherers{newStatusMetrics(s.o.Node)}
 	if s.o.Metrics != nil {
-		open("GET", "/metrics", telemetry.MetricsHandler(s.o.Metrics).ServeHTTP)
+		gather = append(gather, s.o.Metrics)
 	}
+	open("GET", "/metrics", telemetry.MetricsHandler(gather).ServeHTTP)
 	member("GET", "/v1/status", s.status)
 	member("GET", "/v1/events", s.events)
 	member("GET", "/v1/log", s.logDump)
