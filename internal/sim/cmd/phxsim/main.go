@@ -1,0 +1,77 @@
+// Command phxsim runs schedules of the simulator. Without -n it takes one fresh
+// seed after the other for a time; what fails is printed with its trace and the
+// command that repeats it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/sim"
+)
+
+func main() {
+	forTime := flag.Duration("for", time.Minute, "how long to run fresh seeds")
+	seed := flag.Uint64("seed", 0, "the first seed; 0 draws it from the time")
+	count := flag.Uint64("n", 0, "number of seeds; 0: as many as the time allows")
+	lines := flag.Int("trace", 60, "number of steps printed of a failure")
+	quiet := flag.Bool("quiet", false, "print a failure in one line")
+	keep := flag.Bool("keep", false, "go on after a failure")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
+	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "phxsim: create profile:", err)
+			os.Exit(2)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			fmt.Fprintln(os.Stderr, "phxsim: start profile:", err)
+			os.Exit(2)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano()) >> 10
+	}
+	failures := 0
+	start := time.Now()
+	var sum sim.Stats
+	for s := *seed; (*count == 0 && time.Since(start) < *forTime) || s-*seed < *count; s++ {
+		st, v := sim.Run(s)
+		sum.Add(st)
+		if v == nil {
+			continue
+		}
+		failures++
+		report(v, *lines, *quiet, time.Since(start))
+		if !*keep {
+			break
+		}
+	}
+	took := time.Since(start)
+	fmt.Printf("phxsim: %d schedules from seed %d in %v (%.0f/s), %d steps, %d instances chosen, %d proposers told, %d terms, %d crashes, %d memberships, %d failures\n",
+		sum.Schedules, *seed, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), sum.Steps, sum.Chosen, sum.Told, sum.Terms, sum.Crashes, sum.Members, failures)
+	if failures > 0 {
+		pprof.StopCPUProfile()
+		os.Exit(1)
+	}
+}
+
+func report(v *sim.Violation, lines int, quiet bool, after time.Duration) {
+	if quiet {
+		fmt.Printf("phxsim: FAIL rule=%s seed=%d after=%v\n", v.Rule, v.Seed, after.Round(time.Millisecond))
+		return
+	}
+	_, again := sim.Explain(v.Seed)
+	if again != nil {
+		for _, l := range again.Trace[max(0, len(again.Trace)-lines):] {
+			fmt.Println(l)
+		}
+	}
+	fmt.Printf("phxsim: FAIL %v\nrepeat with: go run ./internal/sim/cmd/phxsim -seed %d -n 1\n", v, v.Seed)
+}

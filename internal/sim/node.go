@@ -1,0 +1,271 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/replica"
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/vfs"
+	"github.com/phxsql/phxsql/wal"
+)
+
+// clock is a node's own: it runs at a rate of its own.
+type clock struct {
+	since moment
+	base  paxos.Time
+	rate  float64
+}
+
+func (c *clock) read(t moment) paxos.Time {
+	return c.base + paxos.Time(float64(t-c.since)*c.rate)
+}
+
+func (c *clock) setRate(t moment, rate float64) {
+	c.base, c.since, c.rate = c.read(t), t, rate
+}
+
+type proposal struct {
+	id   uint64
+	data []byte
+}
+
+// node is one machine. Its disk outlives its lives.
+type node struct {
+	w     *world
+	index int
+	id    paxos.NodeID
+	mem   *vfs.Mem
+	disk  ledger
+	clock clock
+
+	life   int
+	up     bool
+	paused bool
+	log    *wal.Log
+	rep    *replica.Replica
+
+	inbox   []*paxos.Message
+	cmds    []paxos.Event
+	queue   []proposal
+	ticked  bool
+	turning bool    // a turn is coming
+	durable wal.LSN // as the node knows it
+	syncing bool
+	kicked  bool
+	fuse    int // file operations until the disk fails; -1: it does not
+	able    bool
+
+	// What the node shows to others in its process.
+	lead     paxos.Leadership
+	lease    paxos.Time
+	declared paxos.Instance
+}
+
+func (n *node) now() paxos.Time { return n.clock.read(n.w.now) }
+
+func (n *node) holdsLease() bool { return n.up && n.lease != 0 && n.now() < n.lease }
+
+var errPowerCut = errors.New("power cut")
+
+func (n *node) inject(op vfs.Op) vfs.Fault {
+	if n.fuse < 0 {
+		return vfs.Fault{}
+	}
+	if n.fuse > 0 {
+		n.fuse--
+		return vfs.Fault{}
+	}
+	return vfs.Fault{Err: errPowerCut}
+}
+
+// start opens the log and runs a replica on it.
+func (n *node) start() {
+	w := n.w
+	n.fuse = -1
+	log, err := wal.Open(wal.Options{
+		FS: &vfs.Faulty{FS: n.mem, Inject: n.inject}, Dir: "/log", SegmentSize: w.p.segment, Inline: true, Rand: randReader{w.rng},
+	})
+	if err != nil {
+		w.fail("restart", "node %d cannot open its log: %v", n.id, err)
+	}
+	n.log = log
+	n.disk.reopened(log)
+	if n.index == 0 && n.life == 0 {
+		if err := replica.Bootstrap(&n.disk, 0, n.id, w.judge.members[0]); err != nil {
+			w.fail("restart", "bootstrap: %v", err)
+		}
+		if _, err := log.Sync(); err != nil {
+			w.fail("restart", "bootstrap: %v", err)
+		}
+	}
+	rep, err := replica.Open(&n.disk, 0, w.config(n.id), n.now())
+	if err != nil {
+		w.fail("restart", "node %d cannot start: %v", n.id, err)
+	}
+	n.rep, n.up = rep, true
+	n.inbox, n.cmds, n.queue, n.ticked, n.turning, n.syncing, n.kicked, n.durable = nil, nil, nil, false, false, false, false, 0
+	n.lead, n.lease = paxos.Leadership{}, 0
+	w.judge.restarted(n, rep)
+	n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: n.able})
+	w.queue.push(item{at: w.now + moment(w.between(0, w.p.tick)), kind: itemTick, node: n.index, life: n.life})
+}
+
+// stop ends a life. A power cut may catch the disk in the middle of a write.
+func (n *node) stop(power bool) {
+	if !n.up {
+		return
+	}
+	if power && n.w.rng.IntN(2) == 0 {
+		n.fuse = n.w.rng.IntN(6)
+		n.log.Sync() // fails somewhere on the way, which is the point
+	}
+	n.disk.lost()
+	if power {
+		n.mem.Crash(n.w.rng)
+	} else {
+		n.mem.Kill()
+	}
+	n.up, n.paused, n.rep = false, false, nil
+	n.life++
+	n.lease = 0
+}
+
+func (n *node) command(ev paxos.Event) {
+	n.cmds = append(n.cmds, ev)
+	n.wake()
+}
+
+// wake sees to a turn soon.
+func (n *node) wake() {
+	if n.turning || !n.up || n.paused {
+		return
+	}
+	n.turning = true
+	n.w.queue.push(item{at: n.w.now + moment(n.w.rng.Int64N(int64(100*time.Microsecond))), kind: itemTurn, node: n.index, life: n.life})
+}
+
+// turn is the twin of the turn of a group in package host.
+func (n *node) turn() {
+	n.turning = false
+	if n.paused {
+		return
+	}
+	msgs, cmds, ticked := n.inbox, n.cmds, n.ticked
+	n.inbox, n.cmds, n.ticked = nil, nil, false
+	now := n.now()
+	n.rep.Synced(now, n.durable)
+	for _, m := range msgs {
+		n.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: m})
+	}
+	for _, ev := range cmds {
+		n.rep.Step(now, ev)
+	}
+	if ticked {
+		n.rep.Step(now, paxos.Event{Kind: paxos.EventTick})
+	}
+	for {
+		more := n.propose(now)
+		out, err := n.rep.Flush(now)
+		if err != nil {
+			n.w.fail("log-error", "node %d: %v", n.id, err)
+		}
+		n.publish(&out)
+		if out.Sync {
+			n.sync()
+		}
+		for k := range out.Messages {
+			n.w.judge.sent(n, &out.Messages[k])
+			n.w.send(n, &out.Messages[k])
+		}
+		for k := range out.Told {
+			out.Told[k].Tell()
+		}
+		if !more || !n.rep.Room() {
+			return
+		}
+	}
+}
+
+const maxTurn = 16
+
+func (n *node) propose(now paxos.Time) (more bool) {
+	for range maxTurn {
+		if len(n.queue) == 0 || !n.rep.Room() {
+			return false
+		}
+		p := n.queue[0]
+		n.queue = n.queue[1:]
+		n.rep.Propose(now, p.data, func(i paxos.Instance, err error) {
+			if n.w.tracing {
+				n.w.tracef("n%d tells value %d: instance %d, %v", n.id, p.id, i, err)
+			}
+			n.w.judge.told(n, p.id, i, err)
+		})
+	}
+	return true
+}
+
+func (n *node) publish(out *replica.Output) {
+	if n.w.tracing && n.lead != out.Leadership {
+		n.w.tracef("n%d leadership %+v", n.id, out.Leadership)
+	}
+	if n.lead.Term != out.Leadership.Term {
+		n.queue = nil
+		if !out.Leadership.Term.IsZero() {
+			n.w.stats.Terms++
+		}
+	}
+	n.lead, n.lease = out.Leadership, out.Lease
+	for k := range out.Chosen {
+		if n.w.tracing {
+			n.w.tracef("n%d chosen %v", n.id, out.Chosen[k])
+		}
+		n.w.judge.declared(n, &out.Chosen[k])
+	}
+	if out.Members != nil {
+		n.w.judge.membersFit(n, *out.Members, "now")
+	}
+	n.w.judge.lease(n)
+}
+
+// sync starts a sync, or notes that one is needed after the one that runs. The
+// bytes reach the disk at its begin or at its end.
+func (n *node) sync() {
+	if n.syncing {
+		n.kicked = true
+		return
+	}
+	n.syncing = true
+	w := n.w
+	took := w.between(w.p.syncMin, w.p.syncMax)
+	if !w.calm && w.chance(w.p.syncSlow) {
+		took = w.between(w.p.syncMax, w.p.slowMax)
+	}
+	it := item{at: w.now + moment(took), kind: itemSynced, node: n.index, life: n.life}
+	if w.rng.IntN(2) == 0 {
+		it.arg = uint64(n.carrySync())
+	}
+	w.queue.push(it)
+}
+
+func (n *node) carrySync() wal.LSN {
+	lsn, err := n.log.Sync()
+	if err != nil {
+		n.w.fail("log-error", "node %d cannot sync: %v", n.id, err)
+	}
+	return lsn
+}
+
+func (n *node) synced(lsn wal.LSN) {
+	if lsn == 0 {
+		lsn = n.carrySync()
+	}
+	n.durable = max(n.durable, lsn)
+	n.syncing = false
+	if n.kicked {
+		n.kicked = false
+		n.sync()
+	}
+	n.wake()
+}

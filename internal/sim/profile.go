@@ -1,0 +1,70 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// profile is the character of one schedule.
+type profile struct {
+	members    int // that the group starts with
+	spares     int // blank nodes that may be added
+	lease      time.Duration
+	heartbeat  time.Duration
+	spread     time.Duration
+	tick       time.Duration
+	clockError float64
+	bound      bool // clock rates are at the bound instead of within it
+
+	loss, dup, stale   float64 // probabilities, per message
+	delayMin, delayMax time.Duration
+	staleMax           time.Duration // how old a stale message may become
+	syncMin, syncMax   time.Duration
+	syncSlow           float64       // probability of a slow sync
+	slowMax            time.Duration // how long that takes
+
+	inflight, message, keep int64
+	segment                 int64
+	codec                   bool // messages are encoded and decoded on their way
+	length                  time.Duration
+	every                   time.Duration // mean time between troubles
+	weights                 [troubles]int
+}
+
+func between(rng *rand.Rand, a, b time.Duration) time.Duration {
+	if b <= a {
+		return a
+	}
+	return a + time.Duration(rng.Int64N(int64(b-a)))
+}
+
+func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
+
+// draw makes a profile. Most have some trouble of each kind; some have one kind
+// only, and much of it.
+func draw(rng *rand.Rand) profile {
+	p := profile{
+		members: oneOf(rng, 3, 3, 3, 5), spares: oneOf(rng, 0, 0, 1, 2),
+		lease: 900 * time.Millisecond, heartbeat: 100 * time.Millisecond, spread: 150 * time.Millisecond, tick: 20 * time.Millisecond,
+		clockError: oneOf(rng, 0.01, 0.1, 0.25), bound: rng.IntN(2) == 0,
+		loss: oneOf(rng, 0, 0.01, 0.05, 0.2), dup: oneOf(rng, 0, 0.02, 0.1), stale: oneOf(rng, 0, 0.01, 0.05),
+		delayMin: 100 * time.Microsecond, delayMax: oneOf(rng, time.Millisecond, 5*time.Millisecond, 60*time.Millisecond),
+		staleMax: oneOf(rng, 200*time.Millisecond, 2*time.Second, 5*time.Second),
+		syncMin:  50 * time.Microsecond, syncMax: oneOf(rng, time.Millisecond, 10*time.Millisecond, 40*time.Millisecond),
+		syncSlow: oneOf(rng, 0, 0, 0.02, 0.1), slowMax: oneOf(rng, 100*time.Millisecond, time.Second, 3*time.Second),
+		inflight: oneOf[int64](rng, 700, 4<<10, 1<<20), message: oneOf[int64](rng, 200, 1<<10, 64<<10), keep: oneOf[int64](rng, 0, 500, 4<<10),
+		segment: 8 << 10, codec: rng.IntN(8) == 0,
+		length: between(rng, 2*time.Second, 7*time.Second), every: oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond),
+	}
+	for k := range p.weights {
+		p.weights[k] = oneOf(rng, 0, 1, 1, 4)
+	}
+	if rng.IntN(4) == 0 {
+		p.weights[rng.IntN(int(troubles))] = 30
+	}
+	if p.spares > 0 {
+		p.weights[troubleMembers] += 4
+	}
+	p.weights[troubleHealNet] += 2
+	return p
+}

@@ -1,0 +1,278 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+type troubleKind int
+
+const (
+	troublePartition troubleKind = iota
+	troubleOneWay
+	troubleHealNet
+	troubleCrash
+	troubleCrashMost
+	troubleCrashAll
+	troublePause
+	troubleTransfer
+	troubleCandidacy
+	troubleMembers
+	troubleClock
+	troubleTrim
+	troubleCrashLeader
+	troubleRestart // the process ends and starts at once
+	troubles
+)
+
+// trouble draws one of the things that happen to clusters.
+func (w *world) trouble() {
+	sum := 0
+	for _, x := range w.p.weights {
+		sum += x
+	}
+	at := w.rng.IntN(sum)
+	kind := troubleKind(0)
+	for at >= w.p.weights[kind] {
+		at -= w.p.weights[kind]
+		kind++
+	}
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	switch kind {
+	case troublePartition:
+		w.part()
+	case troubleOneWay:
+		from, to := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
+		w.cut[from][to] = from != to
+	case troubleHealNet:
+		w.cut = [8][8]bool{}
+	case troubleCrash:
+		w.crash(n)
+	case troubleCrashMost:
+		for _, k := range w.rng.Perm(len(w.nodes))[:len(w.nodes)/2+1] {
+			w.crash(w.nodes[k])
+		}
+	case troubleCrashAll:
+		for _, n := range w.nodes {
+			w.crash(n)
+		}
+	case troubleCrashLeader:
+		if n := w.leader(); n != nil {
+			w.crash(n)
+		}
+	case troubleRestart:
+		w.crashFor(n, false, w.between(0, 5*time.Millisecond))
+	case troublePause:
+		w.pause(n)
+	case troubleTransfer:
+		w.transfer()
+	case troubleCandidacy:
+		n.able = w.rng.IntN(3) > 0
+		n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: n.able, Delay: w.between(0, w.p.spread)})
+	case troubleMembers:
+		w.changeMembers()
+	case troubleClock:
+		n.clock.setRate(w.now, w.rate())
+	case troubleTrim:
+		w.trim(n)
+	}
+	if w.tracing {
+		w.tracef("-- trouble %d around n%d; cut %v", kind, n.id, w.cut)
+	}
+}
+
+// part cuts the nodes into two sides.
+func (w *world) part() {
+	w.cut = [8][8]bool{}
+	side := w.rng.Uint32()
+	for i := range w.nodes {
+		for j := range w.nodes {
+			w.cut[i][j] = side>>i&1 != side>>j&1
+		}
+	}
+}
+
+func (w *world) crash(n *node) {
+	down := w.between(0, 300*time.Millisecond)
+	if w.rng.IntN(4) == 0 {
+		down = w.between(0, 3*time.Second)
+	}
+	w.crashFor(n, w.rng.IntN(4) > 0, down)
+}
+
+func (w *world) crashFor(n *node, power bool, down time.Duration) {
+	if !n.up {
+		return
+	}
+	if w.tracing {
+		w.tracef("-- n%d crashes, power cut %v, for %v", n.id, power, down)
+	}
+	w.stats.Crashes++
+	n.stop(power)
+	if power {
+		n.clock = clock{since: w.now, base: paxos.Time(w.between(time.Second, time.Hour)), rate: n.clock.rate}
+	}
+	w.queue.push(item{at: w.now + moment(down), kind: itemRestart, node: n.index, life: n.life})
+}
+
+func (w *world) restart(n *node) {
+	if w.tracing {
+		w.tracef("-- n%d starts", n.id)
+	}
+	n.start()
+	if w.tracing {
+		w.tracef("-- n%d remembers promise %v, chosen %d, members %s", n.id, n.rep.Core().Promised(), n.declared, n.rep.Core().Members().Encode())
+	}
+}
+
+// pause stops a node for a while; its clock goes on.
+func (w *world) pause(n *node) {
+	if !n.up || n.paused {
+		return
+	}
+	n.paused = true
+	w.queue.push(item{at: w.now + moment(w.between(10*time.Millisecond, 3*time.Second)), kind: itemResume, node: n.index, life: n.life})
+}
+
+func (w *world) transfer() {
+	if n := w.leader(); n != nil {
+		n.command(paxos.Event{Kind: paxos.EventTransfer, To: paxos.NodeID(w.rng.IntN(len(w.nodes) + 1))})
+	}
+}
+
+// changeMembers asks a leader for another membership, made from the newest one. A
+// new voter has been a member before, as a learner.
+func (w *world) changeMembers() {
+	n := w.leader()
+	if n == nil {
+		return
+	}
+	was := w.judge.members[w.judge.current]
+	ms := paxos.Members{Cluster: was.Cluster, List: slices.Clone(was.List)}
+	for range 1 + w.rng.IntN(3) {
+		w.changeOne(&ms, was)
+	}
+	voters := 0
+	for _, m := range ms.List {
+		if m.Role == paxos.Voter {
+			voters++
+		}
+	}
+	if voters < 2 || ms.Check() != nil {
+		return
+	}
+	w.judge.wanted[sumOf(paxos.Membership, ms.Encode())] = true
+	n.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms})
+}
+
+func (w *world) changeOne(ms *paxos.Members, was paxos.Members) {
+	id := paxos.NodeID(w.rng.IntN(len(w.nodes)) + 1)
+	k, found := slices.BinarySearchFunc(ms.List, id, func(m paxos.Member, id paxos.NodeID) int { return int(m.ID) - int(id) })
+	if !found {
+		ms.List = slices.Insert(ms.List, k, paxos.Member{ID: id, Role: paxos.Learner})
+		return
+	}
+	if _, old := was.Find(id); !old {
+		return
+	}
+	switch w.rng.IntN(6) {
+	case 0, 1:
+		ms.List = slices.Delete(ms.List, k, k+1)
+	case 2:
+		ms.List[k].Role = paxos.Learner
+	case 3:
+		ms.List[k].Role = paxos.Witness
+	default:
+		ms.List[k].Role = paxos.Voter
+	}
+}
+
+// trim lets a node forget what all others have on disk as chosen.
+func (w *world) trim(n *node) {
+	if !n.up {
+		return
+	}
+	low := n.rep.Core().Chosen()
+	for _, o := range w.nodes {
+		if o.up {
+			o.disk.settle()
+		}
+		low = min(low, o.disk.chosen)
+	}
+	if low > 1 {
+		n.log.TrimBelow(0, uint64(low)-uint64(w.rng.Int64N(int64(low)/2+1)))
+	}
+}
+
+// final is the end of a schedule: all is well again, and must become so.
+type final struct {
+	deadline moment
+	asked    uint64 // number of the last value proposed
+	sum      uint64
+	done     bool
+}
+
+const (
+	lookEvery   = 20 * time.Millisecond
+	patience    = 30 * time.Second
+	finalValues = 3
+)
+
+func (w *world) heal() {
+	w.calm = true
+	w.cut = [8][8]bool{}
+	for _, n := range w.nodes {
+		n.paused = false
+		if !n.up {
+			w.restart(n)
+		}
+		n.able = true
+		n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: true})
+	}
+	if w.tracing {
+		w.tracef("-- all is healed")
+	}
+	w.final.deadline = w.now + moment(patience)
+	w.later(lookEvery, itemJudge)
+}
+
+// look proposes a value when there is a leader, and ends the schedule when all
+// members know that it was chosen.
+func (f *final) look(w *world) {
+	if w.now > f.deadline {
+		w.fail("liveness", "%v after all was healed %s", patience, w.standing())
+	}
+	w.later(lookEvery, itemJudge)
+	if f.asked != 0 {
+		at := w.judge.values[f.asked].told
+		if at != 0 {
+			f.done = w.allKnow(at)
+			return
+		}
+		if n := w.leader(); n != nil && n.lead.Term.Round == f.sum {
+			return // still to come
+		}
+	}
+	n := w.leader()
+	if n == nil || !n.lead.Ready || !n.holdsLease() {
+		return
+	}
+	for range finalValues {
+		b := w.judge.value(10)
+		f.asked = sumOf(paxos.Normal, b)
+		n.queue = append(n.queue, proposal{f.asked, b})
+	}
+	f.sum = n.lead.Term.Round
+	n.wake()
+}
+
+func (w *world) allKnow(i paxos.Instance) bool {
+	for _, m := range w.judge.members[w.judge.current].List {
+		if w.node(m.ID).declared < i {
+			return false
+		}
+	}
+	return true
+}
