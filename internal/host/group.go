@@ -52,7 +52,8 @@ type Group struct {
 	advance chan struct{} // closed when chosen advances and somebody waits
 	changed chan struct{} // closed at the next change of the view
 
-	recent recent
+	recent   recent
+	advanced func(paxos.Instance) // nil, or called when chosen has advanced
 }
 
 // View is what a group knows of itself; it is a snapshot.
@@ -202,6 +203,9 @@ func (g *Group) turn() error {
 		g.deliver(out.Messages)
 		for i := range out.Told {
 			out.Told[i].Tell()
+		}
+		if g.advanced != nil && len(out.Chosen) > 0 {
+			g.advanced(g.Chosen())
 		}
 		if !more || !g.rep.Room() {
 			break

@@ -85,11 +85,19 @@ func New(opt Options) *Host {
 
 // Start runs a member of a group from what the log remembers.
 func (h *Host) Start(id paxos.Group, cfg paxos.Config) (*Group, error) {
+	return h.StartObserved(id, cfg, nil)
+}
+
+// StartObserved is Start with an observer, which is called from the group's
+// goroutine whenever Chosen has advanced, after the proposers were told. It must
+// not wait for anything.
+func (h *Host) StartObserved(id paxos.Group, cfg paxos.Config, advanced func(paxos.Instance)) (*Group, error) {
 	r, err := replica.Open(h.opt.Log, wal.Group(id), cfg, h.opt.Clock())
 	if err != nil {
 		return nil, err
 	}
 	g := newGroup(h, id, cfg, r)
+	g.advanced = advanced
 	if _, taken := h.groups.LoadOrStore(id, g); taken {
 		return nil, fmt.Errorf("start group %d: it runs already", id)
 	}
