@@ -54,7 +54,10 @@ type loop struct {
 	ctx  context.Context
 	view cluster.View
 	time timeline
-	now  time.Time // of this turn
+	now  time.Time // of this turn, or of what came in last
+
+	turned time.Time     // the last look at the world
+	silent time.Duration // for how long the server has not answered
 
 	term      paxos.Ballot
 	lapsedAt  time.Time // when the lease of this term was first missed
@@ -172,8 +175,7 @@ func (l *loop) pace() time.Duration {
 // turn looks at the world, decides until nothing more is decided, and publishes.
 func (l *loop) turn() {
 	for range maxRounds {
-		l.now = time.Now()
-		l.refresh()
+		l.refresh(time.Now())
 		acts := cluster.Decide(l.view)
 		if err := cluster.Check(l.view, acts); err != nil {
 			panic(fmt.Sprintf("agent: %v", err))
@@ -223,7 +225,7 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 		l.log.Debug("server does not answer", telemetry.KeyError, err)
 		return
 	}
-	l.seen, l.seenAt = o, time.Now()
+	l.seen, l.seenAt, l.silent = o, time.Now(), 0
 	e := &l.view.Engine
 	pos, _, _ := l.jour.Position()
 	all := l.jour.Executed()

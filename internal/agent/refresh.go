@@ -10,7 +10,9 @@ import (
 
 // refresh brings the view up to date with everything that can simply be looked
 // at. What needs waiting arrives through post.
-func (l *loop) refresh() {
+func (l *loop) refresh(now time.Time) {
+	passed := now.Sub(l.turned)
+	l.now, l.turned = now, now
 	v := &l.view
 	v.Self = l.self
 	m, ok := l.cons.Members().Find(l.self)
@@ -18,7 +20,7 @@ func (l *loop) refresh() {
 	l.refreshLead()
 	l.refreshEpoch()
 	l.refreshPeers()
-	l.refreshHealth()
+	l.refreshHealth(passed)
 	e := &v.Engine
 	e.Wait, e.ReplicaWait, v.Failed.Wait = l.until(l.waitUntil), l.until(l.replicaAt), l.until(l.failUntil)
 	if e.State == cluster.EngineRunning && e.Crashes > 0 && l.now.Sub(l.startedAt) > time.Minute {
@@ -161,14 +163,18 @@ func (l *loop) refreshPeers() {
 }
 
 // refreshHealth judges what the canaries say. A server that runs and does not
-// answer is no use.
-func (l *loop) refreshHealth() {
+// answer is no use. Time in which this process itself did not run does not count.
+func (l *loop) refreshHealth(passed time.Duration) {
 	v := &l.view
 	v.Health = v.Health[:0:0]
-	if silent := l.now.Sub(l.seenAt); v.Engine.State == cluster.EngineRunning && silent > stallLimit {
+	l.silent += min(passed, 4*tickSteady)
+	if v.Engine.State != cluster.EngineRunning {
+		l.silent = 0
+	}
+	if l.silent > stallLimit {
 		v.Health = append(v.Health, cluster.Problem{
 			Name: "engine_stalled", Severe: true,
-			Reason: "the server has not answered for " + silent.Truncate(time.Second).String(),
+			Reason: "the server has not answered for " + l.silent.Truncate(time.Second).String(),
 			Hint:   "look at the disk of its data directory and at its processlist",
 		})
 	}
