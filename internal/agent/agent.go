@@ -249,6 +249,7 @@ func (a *Agent) buildPorts() error {
 	if a.db.Initialized() {
 		a.loop.view.Engine.State = cluster.EngineStopped
 	}
+	a.loop.diskFull = a.host.DiskFull
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	return nil
 }

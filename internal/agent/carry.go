@@ -218,7 +218,7 @@ func (l *loop) work(a cluster.Action) func(context.Context) error {
 	case cluster.StartReplica:
 		return l.db.StartReplica
 	case cluster.StopReplica:
-		return func(ctx context.Context) error { return l.db.StopReplica(ctx, a.Reset) }
+		return l.db.StopReplica
 	case cluster.AttachTail:
 		n := l.tailRun
 		return func(ctx context.Context) error {

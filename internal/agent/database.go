@@ -75,6 +75,8 @@ func (d *localServer) StartReplica(ctx context.Context) error {
 	return d.Server.StartReplica(ctx, d.source)
 }
 
+func (d *localServer) StopReplica(ctx context.Context) error { return d.Server.StopReplica(ctx, false) }
+
 func (d *localServer) MakeWritable(ctx context.Context) error { return d.SetReadOnly(ctx, false) }
 
 // MakeReadOnly ends what clients still run, because super_read_only waits for it.

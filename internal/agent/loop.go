@@ -45,6 +45,8 @@ type loop struct {
 	// started, once one is known. Only a journal that has come so far can tell that
 	// a server holds too much.
 	heard func() (paxos.Instance, bool)
+	// diskFull reports that the log waits for room; nil when nobody can tell.
+	diskFull func() bool
 
 	inbox chan func()
 	done  chan struct{}

@@ -156,7 +156,7 @@ func (w *world) StartReplica(ctx context.Context) error {
 	w.mu.Unlock()
 	return w.slow(ctx, "replica")
 }
-func (w *world) StopReplica(ctx context.Context, _ bool) error {
+func (w *world) StopReplica(ctx context.Context) error {
 	w.mu.Lock()
 	w.replica = false
 	w.mu.Unlock()

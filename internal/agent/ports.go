@@ -45,7 +45,7 @@ type database interface {
 	// Crashed tells how long another start is refused.
 	Crashed() time.Duration
 	StartReplica(ctx context.Context) error
-	StopReplica(ctx context.Context, reset bool) error
+	StopReplica(ctx context.Context) error
 	MakeWritable(ctx context.Context) error
 	MakeReadOnly(ctx context.Context) error
 	EnableEvents(ctx context.Context) error

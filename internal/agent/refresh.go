@@ -171,6 +171,13 @@ func (l *loop) refreshHealth(passed time.Duration) {
 	if v.Engine.State != cluster.EngineRunning {
 		l.silent = 0
 	}
+	if l.diskFull != nil && l.diskFull() {
+		v.Health = append(v.Health, cluster.Problem{
+			Name: "log_disk_full", Severe: true,
+			Reason: "the disk of the log has no room for the next segment",
+			Hint:   "free space there; nothing is lost meanwhile",
+		})
+	}
 	if l.silent > stallLimit {
 		v.Health = append(v.Health, cluster.Problem{
 			Name: "engine_stalled", Severe: true,

@@ -15,7 +15,6 @@ type snapshot struct {
 	view     cluster.View
 	seen     observation
 	applied  paxos.Instance
-	behindAt time.Time // when the server was last seen to be behind nothing
 	problems []cluster.Problem
 }
 
@@ -111,6 +110,9 @@ func (a *Agent) member() api.MemberStatus {
 		},
 		RWAddr: a.advertised.RW, ROAddr: a.advertised.RO, PeerAddr: a.advertised.Peer, AdminAddr: a.advertised.Admin,
 		Problems: apiProblems(s.problems),
+	}
+	if s.view.Engine.Behind > 0 {
+		m.LagSeconds = api.Seconds(s.seen.Lag)
 	}
 	if s.view.Lead.Self {
 		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())

@@ -67,8 +67,9 @@ type (
 	KillEngine struct{ Reason string }
 	// StartReplica makes the server follow the node's own log.
 	StartReplica struct{}
-	// StopReplica stops following; Reset forgets the source as well.
-	StopReplica struct{ Reset bool }
+	// StopReplica stops following. What is configured stays, and is replaced by
+	// the next StartReplica: to forget it would only cost time in a failover.
+	StopReplica struct{}
 	// ProposeEpoch proposes the epoch value of this leadership.
 	ProposeEpoch struct{ Number uint64 }
 	// AttachTail attaches the semi-sync replica, announcing exactly the chosen set.
@@ -187,7 +188,7 @@ func (a StartEngine) String() string   { return string(a.Kind()) }
 func (a StopEngine) String() string    { return string(a.Kind()) }
 func (a KillEngine) String() string    { return fmt.Sprintf("%s reason=%q", a.Kind(), a.Reason) }
 func (a StartReplica) String() string  { return string(a.Kind()) }
-func (a StopReplica) String() string   { return fmt.Sprintf("%s reset=%v", a.Kind(), a.Reset) }
+func (a StopReplica) String() string   { return string(a.Kind()) }
 func (a ProposeEpoch) String() string  { return fmt.Sprintf("%s number=%d", a.Kind(), a.Number) }
 func (a AttachTail) String() string    { return fmt.Sprintf("%s epoch=%d", a.Kind(), a.Epoch) }
 func (a DetachTail) String() string    { return string(a.Kind()) }

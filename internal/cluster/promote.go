@@ -32,7 +32,7 @@ func (p *plan) promote() {
 	v := p.v
 	switch {
 	case v.Engine.Replica != ReplicaOff:
-		p.later(StopReplica{Reset: true})
+		p.later(StopReplica{})
 	case v.Tail == TailOff:
 		p.later(AttachTail{Epoch: v.Epoch.Own})
 	case v.Tail == TailFailed:
