@@ -1,0 +1,254 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/phxsql/phxsql/internal/host"
+	"github.com/phxsql/phxsql/paxos"
+	"golang.org/x/sync/semaphore"
+)
+
+// callSize is what a proposal costs in memory beyond its value, roughly.
+const callSize = 256
+
+// call is one Propose that waits for its answer.
+type call struct {
+	size int64
+	done chan outcome // room for one
+}
+
+type outcome struct {
+	instance paxos.Instance
+	result   any
+	err      error
+}
+
+var calls = sync.Pool{New: func() any { return &call{done: make(chan outcome, 1)} }}
+
+// told is a call whose value is chosen but perhaps not applied yet.
+type told struct {
+	instance paxos.Instance
+	call     *call
+}
+
+// group is one group of a node: the replicated log and what applies it.
+//
+// Three goroutines meet here. The proposers queue values. The group's loop in
+// package host tells, in one go, which of them are chosen (chosen, advanced). The
+// applier reads the log in order and answers the proposers.
+type group struct {
+	node  *Node
+	opt   Group
+	log   *host.Group
+	space *semaphore.Weighted // bytes between Propose and its answer
+	fresh []told              // touched by the loop only
+
+	mu     sync.Mutex
+	queue  []told         // ascending; guarded by mu
+	target paxos.Instance // apply through here; guarded by mu
+	over   bool           // nobody applies any more; guarded by mu
+	wake   chan struct{}
+
+	applied atomic.Uint64
+	saved   atomic.Uint64 // of the newest checkpoint
+	moved   notice        // applied has advanced
+}
+
+func (n *Node) startGroup(o Group) (*group, error) {
+	g := &group{node: n, opt: o, space: semaphore.NewWeighted(n.opt.MaxInFlight), wake: make(chan struct{}, 1)}
+	g.moved.init()
+	var err error
+	if g.log, err = n.host.StartObserved(o.ID, n.config(), g.advanced); err != nil {
+		return nil, err
+	}
+	if err := g.checkLog(); err != nil {
+		return nil, err
+	}
+	if o.Machine != nil {
+		at := o.Machine.Applied()
+		if first := g.log.First(); at+1 < first {
+			return nil, fmt.Errorf("replay from instance %d, but the log begins at %d (hint: restore a newer checkpoint): %w", at+1, first, ErrTrimmed)
+		}
+		g.applied.Store(uint64(at))
+		if _, ok := o.Machine.(Checkpointer); ok {
+			g.saved.Store(uint64(at))
+		}
+	} else {
+		g.applied.Store(uint64(g.log.Chosen()))
+	}
+	g.raise(g.log.Chosen())
+	return g, nil
+}
+
+// checkLog refuses a directory that is not the one this member joined with.
+func (g *group) checkLog() error {
+	m, ok := g.log.Leader().Members.Find(g.node.opt.ID)
+	if ok && m.Log != "" && m.Log != g.node.log.Identity() {
+		return fmt.Errorf("member %d joined with log %s, the directory holds %s (hint: a copy of another node's directory?): %w",
+			m.ID, m.Log, g.node.log.Identity(), ErrWrongLog)
+	}
+	return nil
+}
+
+// Propose gives a value to the group and returns when it was chosen and applied
+// here, with its instance and what Apply returned. ErrNotLeader, ErrTooLarge,
+// ErrOverload, ErrNoGroup and ErrClosed mean that it was not proposed; ErrUnknown that
+// nobody here knows. The node keeps the value, which must not be changed any more.
+func (n *Node) Propose(ctx context.Context, id paxos.Group, value []byte) (paxos.Instance, any, error) {
+	g, err := n.group(id)
+	if err != nil {
+		return 0, nil, fmt.Errorf("propose: %w", err)
+	}
+	if len(value) > MaxValue {
+		return 0, nil, fmt.Errorf("propose %d bytes, limit %d: %w", len(value), MaxValue, ErrTooLarge)
+	}
+	o := g.propose(ctx, value)
+	if o.err != nil {
+		return 0, nil, fmt.Errorf("propose to group %d: %w", id, o.err)
+	}
+	return o.instance, o.result, nil
+}
+
+func (g *group) propose(ctx context.Context, value []byte) outcome {
+	if !g.leads() {
+		return outcome{err: ErrNotLeader}
+	}
+	size := int64(len(value)) + callSize
+	if err := g.space.Acquire(ctx, size); err != nil {
+		return outcome{err: fmt.Errorf("%w: %w", ErrOverload, err)}
+	}
+	c := calls.Get().(*call)
+	c.size = size
+	if err := g.log.Propose(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) }); err != nil {
+		g.space.Release(size)
+		return outcome{err: err}
+	}
+	select {
+	case o := <-c.done:
+		calls.Put(c)
+		return o
+	case <-ctx.Done():
+		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())}
+	}
+}
+
+func (g *group) leads() bool { return g.log.Leader().Leader == g.node.opt.ID }
+
+func (g *group) answer(c *call, o outcome) {
+	g.space.Release(c.size)
+	c.done <- o
+}
+
+// chosen is called by the loop once for each proposal, in order.
+func (g *group) chosen(c *call, i paxos.Instance, err error) {
+	switch {
+	case err != nil:
+		g.answer(c, outcome{err: fmt.Errorf("%w: %w", ErrUnknown, err)})
+	case g.opt.Machine == nil:
+		g.answer(c, outcome{instance: i})
+	default:
+		g.fresh = append(g.fresh, told{i, c})
+	}
+}
+
+// advanced is called by the loop after the proposers of everything through i were
+// told. Both become visible to the applier at once: it can never pass an instance
+// whose proposer it does not know yet.
+func (g *group) advanced(i paxos.Instance) {
+	g.mu.Lock()
+	g.queue = append(g.queue, g.fresh...)
+	g.target = i
+	over := g.over
+	g.mu.Unlock()
+	clear(g.fresh)
+	g.fresh = g.fresh[:0]
+	if over {
+		g.abandon(nil)
+		return
+	}
+	g.signal()
+}
+
+func (g *group) raise(i paxos.Instance) {
+	g.mu.Lock()
+	g.target = max(g.target, i)
+	g.mu.Unlock()
+	g.signal()
+}
+
+func (g *group) signal() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// apply is the applier's goroutine.
+func (g *group) apply() {
+	var batch []told
+	for {
+		select {
+		case <-g.node.ctx.Done():
+			g.abandon(nil)
+			return
+		case <-g.wake:
+		}
+		g.mu.Lock()
+		batch, g.queue = g.queue, batch[:0]
+		target := g.target
+		g.mu.Unlock()
+		rest, err := g.applyThrough(target, batch)
+		if err != nil {
+			g.abandon(rest)
+			if g.node.ctx.Err() == nil {
+				g.node.fail(fmt.Errorf("apply group %d: %w", g.opt.ID, err))
+			}
+			return
+		}
+		clear(batch)
+		g.checkpoint()
+	}
+}
+
+// applyThrough applies everything chosen through target and answers those who
+// wait for it. It returns those it did not get to.
+func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, error) {
+	i := paxos.Instance(g.applied.Load())
+	for i < target {
+		if g.node.ctx.Err() != nil {
+			return waiting, ErrClosed
+		}
+		i++
+		var result any
+		if g.opt.Machine != nil {
+			e, err := g.log.Read(i)
+			if err != nil {
+				return waiting, err
+			}
+			if e.Kind == paxos.Normal {
+				result = g.opt.Machine.Apply(i, e.Data)
+			}
+		}
+		g.applied.Store(uint64(i))
+		if len(waiting) > 0 && waiting[0].instance == i {
+			g.answer(waiting[0].call, outcome{instance: i, result: result})
+			waiting = waiting[1:]
+		}
+	}
+	g.moved.send()
+	return waiting, nil
+}
+
+// abandon answers those who wait for the applier when it ends.
+func (g *group) abandon(rest []told) {
+	g.mu.Lock()
+	rest = append(rest, g.queue...)
+	g.queue, g.over = nil, true
+	g.mu.Unlock()
+	for _, t := range rest {
+		g.answer(t.call, outcome{err: fmt.Errorf("chosen at instance %d but not applied here: %w: %w", t.instance, ErrUnknown, ErrClosed)})
+	}
+}
