@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"fmt"
 )
@@ -272,10 +273,8 @@ func changePlugin(p []byte, caps uint32) string {
 
 // lastString reads a string that ends with a NUL or with the payload.
 func (c *cursor) lastString() []byte {
-	for i, x := range c.rest {
-		if x == 0 {
-			return c.bytes(i + 1)[:i]
-		}
+	if i := bytes.IndexByte(c.rest, 0); i >= 0 {
+		return c.cstring()
 	}
 	return c.bytes(len(c.rest))
 }

@@ -25,6 +25,9 @@ import (
 // testLimit bounds every wait of these tests.
 const testLimit = 20 * time.Second
 
+// startLimit bounds the making and the start of the real server.
+const startLimit = time.Minute
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if mysqldErr == nil && mysqldReal != nil {
@@ -64,7 +67,7 @@ func realMysqld(tb testing.TB) *realServer {
 }
 
 func startServer() (*realServer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), testLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	in, err := engine.Find(ctx, engine.Options{})
 	if err != nil {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 )
 
@@ -176,14 +177,12 @@ func (c *cursor) u32() uint32 {
 
 // cstring reads up to a NUL, which it drops.
 func (c *cursor) cstring() []byte {
-	for i, x := range c.rest {
-		if x == 0 {
-			b := c.bytes(i + 1)
-			return b[:i]
-		}
+	i := bytes.IndexByte(c.rest, 0)
+	if c.bad || i < 0 {
+		c.bad = true
+		return nil
 	}
-	c.bad = true
-	return nil
+	return c.bytes(i + 1)[:i]
 }
 
 // lenenc reads a length-encoded integer.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,8 +110,10 @@ func (s *source) ended() bool {
 }
 
 func (s *source) look(fd uintptr) {
-	n, _, err := unix.Recvfrom(int(fd), s.one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	s.end = n == 0 && err == nil
+	// Not unix.Recvfrom, which allocates the sender's address.
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&s.one[0])), 1,
+		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	s.end = n == 0 && errno == 0
 }
 
 // unread reports whether bytes of the peer wait in the socket.

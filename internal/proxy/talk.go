@@ -318,12 +318,12 @@ func (t *talk) errorSeq() (byte, bool) {
 		switch {
 		case t.waiting == 0 || t.answer.stage != stageFirst:
 			return 0, false
-		case t.waiting == 1:
+		case t.waiting == 1 && t.turn == user:
 			return t.lastSeq + 1, true
 		case t.answer.begun:
 			return t.srvSeq + 1, true
 		}
-		return 1, true
+		return 1, true // the answer to a command that was sent ahead
 	}
 	return 0, false
 }
