@@ -69,7 +69,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	n.writes = append(n.writes, memWrite{off: off, start: len(n.arena), n: len(p)})
 	n.arena = append(n.arena, p...)
 	n.size = max(n.size, end)
-	n.cur = put(n.cur, p, off)
+	n.cur = put(n.cur, p, off, n.size)
 	return len(p), nil
 }
 
@@ -141,8 +141,8 @@ func (n *memNode) settle(w memWrite) {
 		n.synced, n.syncSize = cut(n.synced, w.off), w.off
 		return
 	}
-	n.synced = put(n.synced, n.arena[w.start:w.start+w.n], w.off)
 	n.syncSize = max(n.syncSize, w.off+int64(w.n))
+	n.synced = put(n.synced, n.arena[w.start:w.start+w.n], w.off, n.syncSize)
 }
 
 func (f *memFile) Close() error {
@@ -153,8 +153,14 @@ func (f *memFile) Close() error {
 	return err
 }
 
-// put writes p at off of b, which grows as needed.
-func put(b, p []byte, off int64) []byte {
+// smallFile is the size up to which a preallocated file takes its memory at once.
+const smallFile = 256 << 10
+
+// put writes p at off of b, which grows as needed; size is that of the file.
+func put(b, p []byte, off, size int64) []byte {
+	if cap(b) == 0 && size <= smallFile {
+		b = make([]byte, 0, size)
+	}
 	if gap := int(off) - len(b); gap > 0 {
 		b = append(b, make([]byte, gap)...)
 	}
