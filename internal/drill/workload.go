@@ -55,7 +55,7 @@ func (c *Cluster) StartWorkload(ctx context.Context) (*Workload, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &Workload{cluster: c, cancel: cancel, outcomes: map[int64]Outcome{}, errs: map[string]int{}}
-	base := time.Now().UnixMilli() * 1_000_000
+	base := time.Now().UnixMilli() * 1_000
 	for _, n := range c.Nodes {
 		db, err := c.Open(n.RW, schema)
 		if err != nil {
@@ -67,11 +67,17 @@ func (c *Cluster) StartWorkload(ctx context.Context) (*Workload, error) {
 		go func() {
 			defer w.wg.Done()
 			defer db.Close()
-			w.write(ctx, db, n.ID, base+int64(n.ID)*100_000)
+			w.write(ctx, db, n.ID, int64(n.ID)*idRange+base)
 		}()
 	}
 	return w, nil
 }
+
+// idRange keeps the ids of the writers apart.
+const idRange = 1 << 59
+
+// retryPause is between attempts to connect.
+const retryPause = 5 * time.Millisecond
 
 // writeLimit bounds one write; a client with patience has longer.
 const writeLimit = 20 * time.Second
@@ -80,7 +86,12 @@ func (w *Workload) write(ctx context.Context, db *sql.DB, node int, id int64) {
 	for ; ctx.Err() == nil; id++ {
 		conn, err := w.connect(ctx, db)
 		if err != nil {
-			w.note(id, Refused, err) // it was never sent
+			w.noteError(err) // nothing was sent
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryPause):
+			}
+			id--
 			continue
 		}
 		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
@@ -125,6 +136,12 @@ func (w *Workload) note(id int64, o Outcome, err error) {
 	if err != nil {
 		w.errs[err.Error()]++
 	}
+}
+
+func (w *Workload) noteError(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.errs[err.Error()]++
 }
 
 // Pause is the longest time without an acknowledgement from a moment on.
