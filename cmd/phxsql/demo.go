@@ -125,29 +125,35 @@ func runDemo(ctx context.Context, o demoOptions, io stdio) error {
 
 // greet tells what runs, how to connect, and what to try.
 func greet(w io.Writer, o demoOptions, l demo.Layout, st api.Status) {
-	me := shown(os.Args[0])
-	dir := relative(l.Dir)
+	me, dir := shown(os.Args[0]), relative(l.Dir)
+	at := "" // how commands find this demo
+	if dir != "./.demo" {
+		at = " --config " + dir
+	}
 	fmt.Fprintf(w, "\nThe cluster serves: %d nodes on this machine.\n\n", l.Nodes)
 	master, other := members(w, l, st)
-	pid, _ := l.PID(master)
+	pid, _ := l.PID(master) // 0 if it has just died
 	fmt.Fprintf(w, `
 Connect with MySQL through any node's read-write port, whoever is master:
   %[1]s
   %[1]s -P %[2]d
-  (any other MySQL client: 127.0.0.1, a port from above, user and password in %[3]s)
+Any other client: 127.0.0.1, a read-write port, user and password from %[3]s.
 
 `, join(dir, "mysql"), l.RWPort(other), join(dir, "client.cnf"))
-	fmt.Fprintf(w, "Try next, in another terminal:\n")
-	fmt.Fprintf(w, "  %s status --watch --config %s     watch the cluster\n", me, dir)
-	fmt.Fprintf(w, "  kill -9 %-6d    kill the master, agent and mysqld: another node takes over, and\n", pid)
-	fmt.Fprintf(w, "                    the dead one comes back by itself: the demo starts it again after 2 s\n")
-	fmt.Fprintf(w, "  %s switchover --config %s --to node%d     move the master on purpose\n", me, dir, other)
-	fmt.Fprintf(w, "  %s log dump --config %s     see the transactions in the replicated log\n\n", me, dir)
+	fmt.Fprintln(w, "Try next, in another terminal:")
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	try := func(command, what string) { fmt.Fprintf(t, "  %s\t%s\n", command, what) }
+	try(me+" status --watch"+at, "watch the cluster")
+	try(fmt.Sprintf("kill -9 %d", pid), "kill the master, its mysqld with it: another node takes over;")
+	try("", "after 2 s this demo starts the dead one again, and it catches up")
+	try(fmt.Sprintf("%s switchover --to node%d%s", me, other, at), "move the master on purpose")
+	try(me+" log dump"+at, "see every transaction in the replicated log")
+	_ = t.Flush()
 	if o.background {
-		fmt.Fprintf(w, "It runs in the background. Stop it: %s demo stop --dir %s   Remove it: %s demo clean --dir %s\n", me, dir, me, dir)
+		fmt.Fprintf(w, "\nIt runs in the background. To stop it:  %s demo stop --dir %s\nTo remove it, data and all:             %s demo clean --dir %s\n", me, dir, me, dir)
 		return
 	}
-	fmt.Fprintf(w, "Ctrl-C stops all nodes; the data stays in %s. Logs: %s\n\n", dir, join(dir, "node*.log"))
+	fmt.Fprintf(w, "\nCtrl-C stops all nodes; the data stays in %s. Logs: %s\n\n", dir, join(dir, "node*.log"))
 }
 
 // members writes the table of the nodes, and returns the master and one other.
@@ -192,9 +198,6 @@ func relative(path string) string {
 	rel, err := filepath.Rel(wd, abs)
 	if err != nil || strings.HasPrefix(rel, "..") {
 		return abs
-	}
-	if strings.HasPrefix(rel, ".") {
-		return rel
 	}
 	return "./" + rel
 }
