@@ -220,7 +220,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
 	go s.watch(p, offset)
-	if err := s.waitReady(ctx, p); err != nil {
+	if err := s.waitReady(ctx, p, offset); err != nil {
 		if kerr := p.kill(); kerr != nil {
 			return errors.Join(err, kerr)
 		}
@@ -280,7 +280,7 @@ func (s *Server) watch(p *process, offset int64) {
 }
 
 // waitReady returns when the server answers and is what it must be.
-func (s *Server) waitReady(ctx context.Context, p *process) error {
+func (s *Server) waitReady(ctx context.Context, p *process, offset int64) error {
 	var last error
 	ready := waitUntil(ctx, func() bool {
 		if !p.running() {
@@ -291,7 +291,7 @@ func (s *Server) waitReady(ctx context.Context, p *process) error {
 	})
 	switch {
 	case !p.running():
-		return fmt.Errorf("start mysqld: it ended at once, %s: %s (hint: see %s)", p.reason(), lastErrors(s.ErrorLog(), 0), s.ErrorLog())
+		return fmt.Errorf("start mysqld: it ended at once, %s: %s (hint: see %s)", p.reason(), lastErrors(s.ErrorLog(), offset), s.ErrorLog())
 	case !ready && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("start mysqld: it does not answer after %v: %w (hint: see %s)", s.cfg.StartTimeout, last, s.ErrorLog())
 	case !ready:
