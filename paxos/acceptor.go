@@ -38,8 +38,8 @@ func (c *Core) onCanvass(m *Message) {
 	c.sawRound(m.Ballot)
 	r := c.refusal(m)
 	c.free(Message{Kind: MsgOpinion, To: m.From, Ballot: m.Ballot, Reject: r, Promised: c.promised, Chosen: c.chosen, Able: c.able})
-	if r == RejectBehind {
-		c.teach(m.From, m.Chosen+1)
+	if _, ok := c.members.Find(m.From); r == RejectBehind || r != RejectNone && !ok {
+		c.teach(m.From, m.Chosen+1) // a member that was removed must hear of it
 	}
 }
 
@@ -52,7 +52,12 @@ func (c *Core) teach(to NodeID, first Instance) {
 		c.free(Message{Kind: MsgLearn, To: to, First: first, Chosen: c.chosen, Entries: es})
 		return
 	}
-	c.eff.Fetches = append(c.eff.Fetches, Fetch{To: to, First: first, Through: min(c.chosen, c.win.base)})
+	c.fetch(to, first)
+}
+
+// fetch has chosen entries that are no longer in memory sent from the log.
+func (c *Core) fetch(to NodeID, first Instance) {
+	c.eff.Fetches = append(c.eff.Fetches, Fetch{To: to, First: first, Through: min(c.chosen, c.win.base), Limit: c.cfg.MaxMessage})
 }
 
 func (c *Core) onAsk(m *Message) { c.teach(m.From, m.First) }
@@ -240,6 +245,7 @@ func (c *Core) onLearn(m *Message) {
 		if e.Instance <= c.chosen {
 			continue
 		}
+		c.sawRound(e.Ballot)
 		c.store(e)
 		through = e.Instance
 	}

@@ -72,12 +72,14 @@ type Vow struct{ m Message }
 func (v Vow) AfterSync() Message { return v.m }
 
 // Fetch asks the shell to read chosen entries from the log, from First on,
-// through Through at most, and to send them to To as a MsgLearn from Self. The
-// shell then reports EventFetched, whether or not it could.
+// through Through and Limit bytes at most but at least one entry, and to send them
+// to To as a MsgLearn from Self. The shell then reports EventFetched, whether or
+// not it could.
 type Fetch struct {
 	To      NodeID
 	First   Instance
 	Through Instance
+	Limit   int64
 }
 
 // Effects is what a Core wants done since the last Take: append Records in
@@ -207,9 +209,12 @@ func (c *Core) adoptFirstMembers() {
 	}
 }
 
+// setMembers goes on under other members. An attempt to lead ends: its yes were
+// those of the members before.
 func (c *Core) setMembers(ms Members) {
 	c.members = ms
 	c.eff.Members = &ms
+	c.abandonAttempt()
 	if c.phase == leading {
 		c.lead.setPeers(ms, c)
 	}
@@ -228,7 +233,7 @@ func (c *Core) Step(now Time, ev Event) {
 	case EventPropose:
 		c.propose(Normal, ev.Data)
 	case EventMembers:
-		if c.phase == leading {
+		if c.phase == leading && ev.Members.Check() == nil {
 			c.lead.wanted = ev.Members
 		}
 	case EventCandidacy:
@@ -246,6 +251,12 @@ func (c *Core) Step(now Time, ev Event) {
 func (c *Core) receive(m *Message) {
 	if m.To != c.cfg.Self {
 		return
+	}
+	switch m.Kind {
+	case MsgCanvass, MsgPrepare, MsgAccept:
+		if m.Ballot.Node != m.From {
+			return // a ballot has one owner
+		}
 	}
 	switch m.Kind {
 	case MsgCanvass:
@@ -339,6 +350,8 @@ func (c *Core) learnChosen(i Instance) {
 		c.eff.Chosen = append(c.eff.Chosen, e)
 		if e.Kind == Membership {
 			if ms, err := DecodeMembers(e.Data); err == nil {
+				c.recorded = c.chosen
+				c.eff.Records = append(c.eff.Records, Record{Kind: RecordMembers, Chosen: c.chosen, Members: ms})
 				c.setMembers(ms)
 			}
 		}

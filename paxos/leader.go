@@ -19,6 +19,7 @@ type peer struct {
 	match    Instance // durable there under the leader's ballot
 	next     Instance // next to send
 	told     Instance // chosen through told has been said
+	shipped  Instance // sent from the log through here; the next piece waits until it has arrived
 	sentAt   Time     // the newest message that it answered was sent then
 	lastSend Time
 	resetAt  Time // next was set back then; answers to older messages say nothing about losses
@@ -72,7 +73,7 @@ func (l *leadership) restart(positions []position, self NodeID) {
 	l.raising, l.barrier = false, 0
 	for i := range l.peers {
 		p := &l.peers[i]
-		p.match, p.probing = 0, p.id != self
+		p.match, p.shipped, p.probing = 0, 0, p.id != self
 		for _, q := range positions {
 			if q.id == p.id {
 				p.next, p.probing = q.chosen+1, false
@@ -166,8 +167,10 @@ const maxFlight = 32 << 20
 func (c *Core) feed(p *peer) (sent bool) {
 	for !p.probing && !p.fetching && p.next <= c.lead.last {
 		if p.next <= c.win.base {
-			p.fetching = true
-			c.eff.Fetches = append(c.eff.Fetches, Fetch{To: p.id, First: p.next, Through: min(c.win.base, c.chosen)})
+			if p.shipped <= p.match {
+				p.fetching = true
+				c.fetch(p.id, p.next)
+			}
 			return sent
 		}
 		if c.inFlight(p) > maxFlight {
@@ -207,7 +210,7 @@ func (c *Core) fetched(to NodeID, through Instance) {
 	}
 	p.fetching = false
 	if through >= p.next {
-		p.next = through + 1
+		p.next, p.shipped = through+1, through
 	} else {
 		p.probing = true // could not be read: ask again where it stands
 	}
@@ -241,9 +244,9 @@ func (c *Core) redirect(p *peer, m *Message) {
 	switch {
 	case m.From == c.cfg.Self:
 	case p.probing:
-		p.next, p.probing, p.resetAt = m.Received+1, false, c.now
+		p.next, p.probing, p.resetAt, p.shipped = m.Received+1, false, c.now, 0
 	case m.Received+1 < m.First && m.Sent > p.resetAt && !p.fetching:
-		p.next, p.resetAt = min(p.next, m.Received+1), c.now
+		p.next, p.resetAt, p.shipped = min(p.next, m.Received+1), c.now, 0
 	case m.Received+1 > p.next && m.Received <= c.lead.last:
 		p.next = m.Received + 1 // learned from elsewhere
 	}
@@ -345,7 +348,7 @@ func (c *Core) tickLeader() {
 	}
 	if c.lead.raising {
 		if c.now >= c.try.sentAt.Add(2*c.cfg.Heartbeat) {
-			c.prepare(true) // promises or requests were lost
+			c.prepareAgain() // promises or requests were lost
 		}
 		return
 	}

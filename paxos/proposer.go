@@ -22,6 +22,9 @@ type attempt struct {
 
 func (c *Core) candidacy(able bool, delay time.Duration) {
 	c.able, c.lag = able, delay
+	if !able {
+		c.abandonAttempt()
+	}
 }
 
 // postpone sets the time of the next campaign: not before t, and after the
@@ -39,10 +42,26 @@ func (c *Core) tickFollower() {
 	if c.leader != 0 && c.now >= c.leaseEnd {
 		c.leader = 0
 	}
-	if c.now < c.campaignAt || c.now < c.leaseEnd || c.now < c.barred || !c.mayLead() {
+	if c.now < c.campaignAt || c.now < c.leaseEnd || c.now < c.barred {
+		return
+	}
+	if !c.mayLead() {
+		c.inquire()
 		return
 	}
 	c.canvass()
+}
+
+// inquire asks all members what was chosen. A member that cannot lead does so
+// when nobody speaks to it: those who could may have left the membership, and what
+// says so may be what it lacks.
+func (c *Core) inquire() {
+	c.postpone(c.now.Add(c.cfg.Lease))
+	for _, m := range c.members.List {
+		if m.ID != c.cfg.Self {
+			c.free(Message{Kind: MsgAsk, To: m.ID, First: c.chosen + 1})
+		}
+	}
 }
 
 // canvass asks whether a Prepare would be granted, before anything is promised.
@@ -62,7 +81,7 @@ func (c *Core) begin() {
 
 func (c *Core) broadcast(k MessageKind) {
 	for _, m := range c.members.List {
-		if m.Votes() && m.ID != c.cfg.Self {
+		if m.Votes() && m.ID != c.cfg.Self && !slices.Contains(c.try.yes, m.ID) {
 			c.free(Message{Kind: k, To: m.ID, Ballot: c.try.ballot, First: c.try.first, Chosen: c.chosen, Consent: c.consent})
 		}
 	}
@@ -119,6 +138,17 @@ func (c *Core) prepare(raising bool) {
 	}
 	c.broadcast(MsgPrepare)
 	c.onPrepare(&Message{Kind: MsgPrepare, From: c.cfg.Self, To: c.cfg.Self, Ballot: c.try.ballot, First: c.try.first, Chosen: c.chosen, Consent: c.consent})
+}
+
+// prepareAgain asks those who have not answered once more: with the same ballot,
+// so that a slow disk or network can still answer, unless a higher one is around.
+func (c *Core) prepareAgain() {
+	if c.seen > c.try.ballot.Round {
+		c.prepare(c.try.raising)
+		return
+	}
+	c.try.sentAt = c.now
+	c.broadcast(MsgPrepare)
 }
 
 func (c *Core) inPhase1() bool { return c.phase == preparing || c.phase == leading && c.lead.raising }
@@ -235,7 +265,10 @@ func (c *Core) stepDown() {
 }
 
 // transfer renounces leadership at once, and then names a successor that may
-// ignore the lease. With to 0 the best member that is able is taken.
+// ignore the lease. With to 0 the best member that is able is taken. What is
+// renounced is the ballot under which the leases were granted, even while a higher
+// one is being won: that one may not be on disk, and after a restart this member
+// could win it again.
 func (c *Core) transfer(to NodeID) {
 	if c.phase != leading {
 		return
@@ -247,14 +280,11 @@ func (c *Core) transfer(to NodeID) {
 		return
 	}
 	b := c.ballot
-	if c.lead.raising {
-		b = c.promised // the higher ballot that this member is about to lead with
-	}
 	c.replicate(false)
 	c.stepDown()
 	c.leaseOf, c.leaseEnd = b, c.now.Add(c.cfg.Lease) // lets nobody else in before the successor
 	c.postpone(c.now.Add(2 * c.cfg.Lease))
-	c.free(Message{Kind: MsgHandover, To: to, Ballot: b, Chosen: c.chosen})
+	c.free(Message{Kind: MsgHandover, To: to, Ballot: b, Promised: c.promised, Chosen: c.chosen})
 }
 
 func (c *Core) onHandover(m *Message) {
@@ -266,6 +296,7 @@ func (c *Core) onHandover(m *Message) {
 		c.leaseEnd = c.now
 	}
 	c.sawRound(m.Ballot)
+	c.sawRound(m.Promised)
 	c.consent = m.Ballot
 	c.leader = 0
 	c.postpone(c.now.Add(c.cfg.Lease))

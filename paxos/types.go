@@ -78,9 +78,11 @@ type Entry struct {
 func (e Entry) size() int { return len(e.Data) + entryOverhead }
 
 // entryOverhead is what an entry costs in memory and on the wire beyond its data.
-const entryOverhead = 48
+// With it, Config.MaxInflight at its default keeps the entries of a promise within
+// MaxMessageEntries, however small they are.
+const entryOverhead = 64
 
-// RecordKind tells the three things that an acceptor must not forget.
+// RecordKind tells the things that a member must not forget.
 type RecordKind uint8
 
 // The kinds of records.
@@ -94,6 +96,10 @@ const (
 	// chosen. It is a hint that spares work after a restart: it never needs a
 	// sync of its own.
 	RecordChosen RecordKind = 3
+	// RecordMembers keeps a membership together with the instance at which it was
+	// chosen. Everything through that instance is chosen and was recorded before.
+	// It is one record, so that a crash cannot part the two.
+	RecordMembers RecordKind = 4
 )
 
 // Record is something to persist. Records are persisted in the order given.
@@ -101,7 +107,9 @@ type Record struct {
 	Kind   RecordKind
 	Ballot Ballot   // RecordPromise
 	Entry  Entry    // RecordAccept
-	Chosen Instance // RecordChosen
+	Chosen Instance // RecordChosen, RecordMembers
+
+	Members Members // RecordMembers
 }
 
 // State is what a node remembers when it starts: the fold of its records.

@@ -36,7 +36,7 @@ func (w *window) put(e Entry) {
 		grown -= int64(old.size())
 	}
 	w.ents[k] = e
-	for ; k < len(w.ends); k++ {
+	for ; k < len(w.ends) && grown != 0; k++ {
 		w.ends[k] += grown
 	}
 }

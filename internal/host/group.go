@@ -187,9 +187,12 @@ func (g *Group) run() {
 
 // turn takes in everything that waits and carries out what comes of it.
 func (g *Group) turn() error {
+	in := g.takeInbox()
+	// The clock is read after the messages were taken. Time stamped before would
+	// date a lease back that is granted for a message that came later.
 	now := g.host.opt.Clock()
 	g.rep.Synced(now, g.host.opt.Log.Durable())
-	msgs := g.stepInbox(now)
+	g.stepInbox(now, &in)
 	for {
 		more := g.stepProposals(now)
 		out, err := g.rep.Flush(now)
@@ -211,32 +214,43 @@ func (g *Group) turn() error {
 			break
 		}
 	}
-	clear(msgs)
+	clear(in.msgs)
 	g.mu.Lock()
-	g.spare = msgs[:0]
+	g.spare = in.msgs[:0]
 	g.mu.Unlock()
 	return nil
 }
 
-func (g *Group) stepInbox(now paxos.Time) []paxos.Message {
+// taken is what waited when a turn began.
+type taken struct {
+	msgs   []paxos.Message
+	cmds   []paxos.Event
+	looks  []func(*paxos.Core)
+	ticked bool
+}
+
+func (g *Group) takeInbox() taken {
 	g.mu.Lock()
-	msgs, cmds, looks, ticked := g.inbox, g.commands, g.looks, g.ticked
+	defer g.mu.Unlock()
+	in := taken{g.inbox, g.commands, g.looks, g.ticked}
 	g.inbox, g.spare = g.spare, nil
 	g.commands, g.looks, g.ticked = nil, nil, false
-	g.mu.Unlock()
-	for i := range msgs {
-		g.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &msgs[i]})
+	return in
+}
+
+func (g *Group) stepInbox(now paxos.Time, in *taken) {
+	for i := range in.msgs {
+		g.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &in.msgs[i]})
 	}
-	for _, ev := range cmds {
+	for _, ev := range in.cmds {
 		g.rep.Step(now, ev)
 	}
-	if ticked {
+	if in.ticked {
 		g.rep.Step(now, paxos.Event{Kind: paxos.EventTick})
 	}
-	for _, look := range looks {
+	for _, look := range in.looks {
 		look(g.rep.Core())
 	}
-	return msgs
 }
 
 // inspect runs a function on the core in the group's goroutine.

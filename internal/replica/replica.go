@@ -32,11 +32,8 @@ type Log interface {
 const (
 	stateBallot  = 1 // promised ballot: round u64, node u64
 	stateChosen  = 2 // chosen through: u64
-	stateMembers = 3 // newest valid membership: paxos.Members as JSON
+	stateMembers = 3 // newest valid membership: instance at which it was chosen u64, paxos.Members as JSON
 )
-
-// maxFetch limits the bytes read from the log for one member at a time.
-const maxFetch = 4 << 20
 
 // Done is called once for a proposed value: with the instance at which it was
 // chosen, or with an error that says that its outcome is unknown.
@@ -134,13 +131,20 @@ func Recover(log Log, group wal.Group) (paxos.State, error) {
 		st.Chosen = paxos.Instance(binary.LittleEndian.Uint64(b))
 	}
 	if b, ok := log.State(group, stateMembers); ok {
-		ms, err := paxos.DecodeMembers(b)
+		if len(b) < 8 {
+			return st, fmt.Errorf("recover group %d: membership of %d bytes", group, len(b))
+		}
+		ms, err := paxos.DecodeMembers(b[8:])
 		if err != nil {
 			return st, fmt.Errorf("recover group %d: %w", group, err)
 		}
 		st.Members = ms
+		st.Chosen = max(st.Chosen, paxos.Instance(binary.LittleEndian.Uint64(b)))
 	}
-	_, last := log.Bounds(group)
+	first, last := log.Bounds(group)
+	if first > 0 {
+		st.Chosen = max(st.Chosen, paxos.Instance(first-1)) // only what is chosen is ever trimmed
+	}
 	for i := uint64(st.Chosen) + 1; i <= last; i++ {
 		e, err := readEntry(log, group, paxos.Instance(i))
 		if errors.Is(err, wal.ErrNotFound) {
@@ -148,9 +152,6 @@ func Recover(log Log, group wal.Group) (paxos.State, error) {
 		}
 		if err != nil {
 			return st, fmt.Errorf("recover group %d: %w", group, err)
-		}
-		if st.Promised.Less(e.Ballot) {
-			st.Promised = e.Ballot
 		}
 		st.Entries = append(st.Entries, e)
 	}
@@ -249,7 +250,7 @@ func (r *Replica) carryOut(now paxos.Time, eff *paxos.Effects) error {
 
 // persist appends the records, in order.
 func (r *Replica) persist(eff *paxos.Effects) error {
-	if len(eff.Records) == 0 && eff.Members == nil {
+	if len(eff.Records) == 0 {
 		return nil
 	}
 	r.recs = r.recs[:0]
@@ -275,12 +276,13 @@ func (r *Replica) persist(eff *paxos.Effects) error {
 		case paxos.RecordChosen:
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
 			rec.Kind, rec.Key = wal.KindState, stateChosen
+		case paxos.RecordMembers:
+			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
+			b = append(b, x.Members.Encode()...)
+			rec.Kind, rec.Key = wal.KindState, stateMembers
 		}
 		rec.Payload = b[from:]
 		r.recs = append(r.recs, rec)
-	}
-	if eff.Members != nil {
-		r.recs = append(r.recs, wal.Record{Group: r.group, Kind: wal.KindState, Key: stateMembers, Payload: eff.Members.Encode()})
 	}
 	lsn, err := r.log.Append(r.recs...)
 	if err != nil {
@@ -339,14 +341,14 @@ func (r *Replica) tell(i paxos.Instance) {
 // fetch answers with chosen entries from the log.
 func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 	m := paxos.Message{Kind: paxos.MsgLearn, From: r.self, To: f.To, First: f.First, Chosen: r.core.Chosen()}
-	size := 0
-	for i := f.First; i <= f.Through && size < maxFetch; i++ {
+	size := int64(0)
+	for i := f.First; i <= f.Through && size < f.Limit; i++ {
 		e, err := readEntry(r.log, r.group, i)
 		if err != nil {
 			break // what is trimmed or damaged here must come from another member
 		}
 		m.Entries = append(m.Entries, e)
-		size += len(e.Data)
+		size += int64(len(e.Data)) + 64
 	}
 	through := paxos.Instance(0)
 	if n := len(m.Entries); n > 0 {

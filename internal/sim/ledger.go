@@ -13,6 +13,7 @@ import (
 const (
 	keyPromise = 1
 	keyChosen  = 2
+	keyMembers = 3
 )
 
 // copyOf is what a log holds at an instance: a value, and the oldest record from
@@ -55,13 +56,15 @@ func (l *ledger) Append(recs ...wal.Record) (wal.LSN, error) {
 		case r.Kind == wal.KindEntry:
 			l.entry(paxos.Instance(r.Index), lsn, r.Payload)
 		case r.Key == keyPromise:
-			b := paxos.Ballot{Round: binary.LittleEndian.Uint64(r.Payload), Node: paxos.NodeID(binary.LittleEndian.Uint64(r.Payload[8:]))}
+			b := ballotOf(r.Payload)
 			if b.Less(l.written) || b.Less(l.promise) {
 				l.n.w.fail("promise-shrinks", "node %d writes promise %v after %v", l.n.id, b, l.written)
 			}
 			l.written = b
 			l.marks = append(l.marks, mark{lsn: lsn, promise: b})
 		case r.Key == keyChosen:
+			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Payload))})
+		case r.Key == keyMembers:
 			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Payload))})
 		}
 	}
@@ -132,6 +135,13 @@ func (l *ledger) lost() {
 // are there.
 func (l *ledger) reopened(log *wal.Log) {
 	l.log, l.written = log, paxos.Ballot{}
+	// What an opened log has is durable, marks that were in doubt included.
+	if b, ok := log.State(0, keyPromise); ok {
+		l.take(mark{promise: ballotOf(b)})
+	}
+	if b, ok := log.State(0, keyChosen); ok {
+		l.take(mark{chosen: paxos.Instance(binary.LittleEndian.Uint64(b))})
+	}
 	first, last := log.Bounds(0)
 	for uint64(len(l.copies)) <= last {
 		l.copies = append(l.copies, copyOf{})
@@ -150,6 +160,10 @@ func (l *ledger) reopened(log *wal.Log) {
 		}
 		l.copies[i] = copyOf{sum: sumOf(e.Kind, e.Data), ok: true}
 	}
+}
+
+func ballotOf(b []byte) paxos.Ballot {
+	return paxos.Ballot{Round: binary.LittleEndian.Uint64(b), Node: paxos.NodeID(binary.LittleEndian.Uint64(b[8:]))}
 }
 
 // sumOf tells values apart: the first eight bytes of a proposal are its number.

@@ -44,8 +44,8 @@ func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))
 // only, and much of it.
 func draw(rng *rand.Rand) profile {
 	p := profile{
-		members: oneOf(rng, 3, 3, 3, 5), spares: oneOf(rng, 0, 0, 1, 2),
-		lease: 900 * time.Millisecond, heartbeat: 100 * time.Millisecond, spread: 150 * time.Millisecond, tick: 20 * time.Millisecond,
+		members: oneOf(rng, 3, 3, 3, 5), spares: oneOf(rng, 0, 0, 0, 1, 2),
+		lease: 900 * time.Millisecond, heartbeat: 100 * time.Millisecond, spread: 150 * time.Millisecond, tick: 25 * time.Millisecond,
 		clockError: oneOf(rng, 0.01, 0.1, 0.25), bound: rng.IntN(2) == 0,
 		loss: oneOf(rng, 0, 0.01, 0.05, 0.2), dup: oneOf(rng, 0, 0.02, 0.1), stale: oneOf(rng, 0, 0.01, 0.05),
 		delayMin: 100 * time.Microsecond, delayMax: oneOf(rng, time.Millisecond, 5*time.Millisecond, 60*time.Millisecond),
@@ -54,7 +54,7 @@ func draw(rng *rand.Rand) profile {
 		syncSlow: oneOf(rng, 0, 0, 0.02, 0.1), slowMax: oneOf(rng, 100*time.Millisecond, time.Second, 3*time.Second),
 		inflight: oneOf[int64](rng, 700, 4<<10, 1<<20), message: oneOf[int64](rng, 200, 1<<10, 64<<10), keep: oneOf[int64](rng, 0, 500, 4<<10),
 		segment: 8 << 10, codec: rng.IntN(8) == 0,
-		length: between(rng, 2*time.Second, 7*time.Second), every: oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond),
+		length: between(rng, time.Second, 5*time.Second), every: oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond),
 	}
 	for k := range p.weights {
 		p.weights[k] = oneOf(rng, 0, 1, 1, 4)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 	"time"
 
@@ -22,6 +23,7 @@ func main() {
 	keep := flag.Bool("keep", false, "go on after a failure")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
+	debug.SetGCPercent(800) // schedules are short and leave nothing behind
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err != nil {
