@@ -8,13 +8,14 @@ BIN         := bin/phxsql
 DEMO_FLAGS  ?=
 SIM_TIME    ?= 60s
 FUZZ_TIME   ?= 10s
+BENCH_FLAGS ?=
 
 UNIT = $(shell $(GO) list ./... | grep -v /test/e2e)
 E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
 SUM  = $(GO) run ./internal/tools/testsum
 
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-clean test test-unit test-e2e race sim fuzz vet lint clean
+.PHONY: build demo demo-clean test test-unit test-e2e race sim bench fuzz vet lint clean
 
 build: ## the one binary
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/phxsql
@@ -43,6 +44,12 @@ test-e2e: ## real processes, real servers
 
 race: ## unit tests with the race detector
 	$(GO) test -json -race -timeout 10m $(UNIT) | $(SUM)
+
+sim: ## fresh seeds of the simulator for SIM_TIME; a failure prints the command that repeats it
+	$(GO) run ./internal/sim/cmd/phxsim -for $(SIM_TIME)
+
+bench: build ## the cluster beside a single server and semi-sync, with sysbench
+	$(GO) run ./test/bench $(BENCH_FLAGS)
 
 fuzz: ## each fuzz target for FUZZ_TIME
 	for pkg in $(UNIT); do \
