@@ -127,7 +127,7 @@ func (c *Core) onAccept(m *Message) {
 	if gap {
 		a.Reject = RejectGap
 	}
-	if fresh || c.durableAt != c.ballot {
+	if fresh || c.durableAt != c.ballot || c.vowed < c.held {
 		c.ack, c.ackDue = a, true
 		return
 	}
@@ -147,7 +147,7 @@ func (c *Core) follow(m *Message) {
 	c.consent = Ballot{}
 	if c.ballot != m.Ballot {
 		c.ballot = m.Ballot
-		c.held = c.chosen
+		c.held, c.vowed = c.chosen, 0
 		c.flushAck()
 	}
 	c.leader = m.From
@@ -202,6 +202,7 @@ func (c *Core) countChosen(i Instance) {
 // itself when its records are on disk.
 func (c *Core) vowAck() {
 	c.ackDue = false
+	c.vowed = c.ack.Through
 	c.vow(c.ack)
 	if c.ack.To != c.cfg.Self {
 		own := c.ack

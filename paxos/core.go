@@ -166,6 +166,7 @@ type Core struct {
 	heard     Instance // everything through heard is chosen, in the words of a leader
 	durable   Instance // what of held is on disk; counts only while durableAt == ballot
 	durableAt Ballot
+	vowed     Instance // through where a vow of the own, under ballot, is out or came back
 	leaseOf   Ballot // newest ballot of the member that the lease was granted to
 	leaseEnd  Time
 	ack       Message // acknowledgement to be vowed at the next Take, when ackDue

@@ -1,0 +1,68 @@
+// Command phxmutants plants faults into the code, one after the other, and prints
+// how long the simulator takes to find each. It fails when one is not found.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/sim/mutants"
+)
+
+func main() {
+	limit := flag.Duration("for", time.Minute, "how long to hunt one mutant")
+	seed := flag.Uint64("seed", 1, "the first seed")
+	only := flag.String("run", "", "run the mutants whose names match this pattern only")
+	flag.Parse()
+	missed, err := run(*limit, *seed, *only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "phxmutants:", err)
+		os.Exit(2)
+	}
+	if missed > 0 {
+		fmt.Fprintf(os.Stderr, "phxmutants: %d mutants were not found\n", missed)
+		os.Exit(1)
+	}
+}
+
+func run(limit time.Duration, seed uint64, only string) (missed int, err error) {
+	pattern, err := regexp.Compile(only)
+	if err != nil {
+		return 0, fmt.Errorf("read pattern: %w", err)
+	}
+	root, err := mutants.Root()
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "phxmutants")
+	if err != nil {
+		return 0, fmt.Errorf("make directory: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	fmt.Printf("%-26s %-20s %8s %8s %10s\n", "mutant", "breaks", "seed", "runs", "after")
+	for _, m := range mutants.All {
+		if !pattern.MatchString(m.Name) {
+			continue
+		}
+		program, err := m.Build(context.Background(), root, dir)
+		if err != nil {
+			return missed, err
+		}
+		r, err := mutants.Hunt(context.Background(), program, seed, limit)
+		if err != nil {
+			return missed, fmt.Errorf("hunt %s: %w", m.Name, err)
+		}
+		if !r.Found {
+			missed++
+			fmt.Printf("%-26s NOT FOUND in %v: %s\n", m.Name, limit, m.Why)
+			continue
+		}
+		fmt.Printf("%-26s %-20s %8d %8d %10v\n", m.Name, r.Rule, r.Seed, r.Runs, r.After.Round(time.Millisecond))
+		os.Remove(program) // the directory goes in the end all the same
+	}
+	return missed, nil
+}

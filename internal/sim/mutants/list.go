@@ -1,0 +1,85 @@
+package mutants
+
+const (
+	acceptor = "paxos/acceptor.go"
+	core     = "paxos/core.go"
+	leader   = "paxos/leader.go"
+	members  = "paxos/members.go"
+	proposer = "paxos/proposer.go"
+	replica  = "internal/replica/replica.go"
+)
+
+// All lists the mutants: the classics, the violations found in other libraries,
+// the faults that this code once had, and others.
+var All = []Mutant{
+	{Name: "answer-before-sync", Classic: true, Why: "promises and acceptances are sent before they are on disk", File: replica,
+		Old: `promise{r.appended, eff.Vows}`, New: `promise{0, eff.Vows}`},
+	{Name: "promise-forgotten", Classic: true, Why: "a restarted acceptor has forgotten its promise", File: replica,
+		Old: `if b, ok := log.State(group, stateBallot); ok {`, New: `if b, ok := log.State(group, stateBallot); ok && len(b) == 0 {`},
+	{Name: "commit-by-index", Classic: true, Why: "an accepted value below the commit index counts, whatever its ballot", File: acceptor,
+		Old: "\tif c.durableAt == c.ballot {\n\t\tc.learnChosen(min(c.heard, c.durable))\n\t}", New: "\tc.learnChosen(min(c.heard, c.win.last()))"},
+	{Name: "lease-from-receipt", Classic: true, Why: "the leader counts its lease from when the answer came", File: leader,
+		Old: `p.sentAt = max(p.sentAt, m.Sent)`, New: `p.sentAt = c.now`},
+	{Name: "no-restart-wait", Classic: true, Why: "a restarted acceptor does not wait for leases it may have granted", File: core,
+		Old: `c.barred = now.Add(cfg.Lease)`, New: `c.barred = 0`},
+
+	{Name: "implicit-success", Classic: true, Why: "a proposal for the next instance is taken for news that the ones before are chosen", File: acceptor,
+		Old: `c.countChosen(m.Chosen)`, New: `c.countChosen(max(m.Chosen, m.First-1))`},
+	{Name: "promise-shrinks", Classic: true, Why: "a learned value overwrites the promise with its own ballot", File: acceptor,
+		Old: "\t\tc.store(e)\n\t\tthrough = e.Instance",
+		New: "\t\tc.store(e)\n\t\tc.promised = e.Ballot\n\t\tc.eff.Records = append(c.eff.Records, Record{Kind: RecordPromise, Ballot: e.Ballot})\n\t\tthrough = e.Instance"},
+	{Name: "phase1-over-membership", Classic: true, Why: "promises of the old members are used under the new ones", File: leader,
+		Old: "\tc.replicate(true)\n\tc.raise()", New: "\tif c.lead.start == 0 {\n\t\tc.append(Noop, nil)\n\t\tc.lead.start = c.lead.last\n\t}\n\tc.replicate(true)"},
+
+	{Name: "attempt-over-membership", Why: "an attempt to lead outlives a membership learned in its midst", File: core,
+		Old: "\tc.abandonAttempt()\n\tif c.phase == leading {\n\t\tc.lead.setPeers", New: "\tif c.phase == leading {\n\t\tc.lead.setPeers"},
+	{Name: "handover-of-unwon-ballot", Why: "a transfer renounces a ballot that is not on disk", File: proposer,
+		Old: "\tb := c.ballot\n", New: "\tb := c.promised\n"},
+	{Name: "members-apart-from-chosen", Why: "after a crash a membership is valid before its instance is known to be chosen", File: replica,
+		Old: "\t\tst.Chosen = max(st.Chosen, paxos.Instance(binary.LittleEndian.Uint64(b)))\n", New: ""},
+	{Name: "removed-not-told", Why: "a member that was removed is refused and not told why", File: acceptor,
+		Old: `r == RejectBehind || r != RejectNone && !ok {`, New: `r == RejectBehind && (ok || !ok) {`},
+	{Name: "learned-not-vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
+		Old: ` || c.vowed < c.held {`, New: ` {`},
+	{Name: "promise-from-entries", Why: "after a restart the promise is derived from accepted entries, and not kept", File: replica,
+		Old: "\t\tst.Entries = append(st.Entries, e)\n", New: "\t\tif st.Promised.Less(e.Ballot) {\n\t\t\tst.Promised = e.Ballot\n\t\t}\n\t\tst.Entries = append(st.Entries, e)\n"},
+	{Name: "trim-unknown", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: replica,
+		Old: `	if first > 0 {`, New: `	if first == 0 {`},
+
+	{Name: "lowest-ballot", Why: "phase 1 adopts the value of the lowest ballot", File: proposer,
+		Old: `case c.try.found[k].Ballot.Less(e.Ballot):`, New: `case e.Ballot.Less(c.try.found[k].Ballot):`},
+	{Name: "half-is-enough", Why: "half of an even number of voters is taken for a majority", File: members,
+		Old: `return n/2 + 1`, New: `return (n + 1) / 2`},
+	{Name: "accept-below-promise", Why: "an acceptor accepts below its promise", File: acceptor,
+		Old: "\tif m.Ballot.Less(c.promised) {\n\t\tc.free(Message{Kind: MsgAccepted", New: "\tif m.Ballot.Less(c.ballot) {\n\t\tc.free(Message{Kind: MsgAccepted"},
+	{Name: "gap-accepted", Why: "an acceptor acknowledges what follows a gap", File: acceptor,
+		Old: `if m.First > c.held+1 {`, New: `if m.First > c.held+1 && len(m.Entries) == 0 {`},
+	{Name: "votes-of-any-ballot", Why: "acknowledgements of an earlier ballot count", File: leader,
+		Old: `if c.phase != leading || m.Ballot != c.ballot {`, New: `if c.phase != leading {`},
+	{Name: "match-kept-by-raise", Why: "acknowledgements under the old ballot count after a raise", File: leader,
+		Old: `p.match, p.shipped, p.probing = 0, 0, p.id != self`, New: `p.shipped, p.probing = 0, p.id != self`},
+	{Name: "entries-forgotten", Why: "a restarted acceptor does not report what it accepted", File: core,
+		Old: "\t\tc.win.put(e)\n\t\tc.sawRound(e.Ballot)", New: "\t\tc.sawRound(e.Ballot)"},
+	{Name: "behind-may-lead", Why: "a candidate that lacks chosen instances is promised to", File: acceptor,
+		Old: "\tcase m.Chosen < c.chosen:\n\t\treturn RejectBehind\n", New: ""},
+	{Name: "outvoted-leads-on", Why: "a leader goes on although another proposer was at its instances", File: proposer,
+		Old: `if c.outvoted() {`, New: `if c.outvoted() && c.cfg.Self == 0 {`},
+	{Name: "told-across-terms", Why: "proposers of a lost term are told what was chosen at their instances", File: replica,
+		Old: "\tr.term = t\n\tr.lose()\n", New: "\tr.term = t\n"},
+	{Name: "pipeline-over-barrier", Why: "values are proposed behind a membership that is not chosen yet", File: leader,
+		Old: ` && c.lead.barrier == 0 && c.lead.wanted == nil &&`, New: ` &&`},
+	{Name: "teaches-unchosen", Why: "accepted entries are taught as chosen", File: acceptor,
+		Old: `c.win.from(first, c.chosen, c.cfg.MaxMessage)`, New: `c.win.from(first, c.win.last(), c.cfg.MaxMessage)`},
+	{Name: "clock-error-ignored", Why: "the lease does not allow for clocks of different rates", File: leader,
+		Old: `float64(c.cfg.Lease) * (1 - c.cfg.ClockError) / (1 + c.cfg.ClockError)`, New: `float64(c.cfg.Lease)`},
+	{Name: "lease-cut-short", Why: "a follower refuses others for half of the lease", File: acceptor,
+		Old: `c.leaseEnd = c.now.Add(c.cfg.Lease)`, New: `c.leaseEnd = c.now.Add(c.cfg.Lease / 2)`},
+	{Name: "leader-lets-others-in", Why: "a leader with a lease promises to others", File: acceptor,
+		Old: `if c.phase == leading && m.From != c.cfg.Self && c.now < c.lead.lease {`, New: `if c.phase == leading && m.From == 0 {`},
+	{Name: "consent-for-ever", Why: "a leader's renunciation holds for its later leases too", File: acceptor,
+		Old: `return consent.Node == c.leaseOf.Node && !consent.Less(c.leaseOf)`, New: `return consent.Node == c.leaseOf.Node`},
+	{Name: "transfer-keeps-lease", Why: "a lease goes on after it was renounced", File: proposer,
+		Old: "\tc.replicate(false)\n\tc.stepDown()\n", New: "\tc.replicate(false)\n"},
+	{Name: "own-promise-not-on-disk", Why: "a candidate leads before its own promise is on disk", File: proposer,
+		Old: `case slices.Contains(c.try.yes, c.cfg.Self):`, New: `case len(c.try.yes) > 0:`},
+}

@@ -1,0 +1,105 @@
+// Package mutants plants faults into the code of production and shows that the
+// simulator finds them. The faults are kept as patches of the source, so that the
+// source itself stays clean: a patched copy takes the place of a file through the
+// go command's -overlay flag.
+package mutants
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Mutant is one planted fault.
+type Mutant struct {
+	Name string
+	Why  string // what the fault is
+	File string // from the root of the module
+	Old  string // must be in the file exactly once
+	New  string
+	// Classic marks the faults that every run of the tests must find.
+	Classic bool
+}
+
+// Source returns the patched source of the mutant.
+func (m Mutant) Source(root string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(root, m.File))
+	if err != nil {
+		return nil, fmt.Errorf("read source of mutant %s: %w", m.Name, err)
+	}
+	if n := bytes.Count(b, []byte(m.Old)); n != 1 {
+		return nil, fmt.Errorf("patch mutant %s: its text is %d times in %s, want once (hint: the source has moved on, bring the mutant up to date)", m.Name, n, m.File)
+	}
+	return bytes.Replace(b, []byte(m.Old), []byte(m.New), 1), nil
+}
+
+// Build builds the simulator with the mutant inside and returns the program.
+func (m Mutant) Build(ctx context.Context, root, dir string) (string, error) {
+	src, err := m.Source(root)
+	if err != nil {
+		return "", err
+	}
+	patched := filepath.Join(dir, m.Name+".go")
+	overlay := filepath.Join(dir, m.Name+".json")
+	program := filepath.Join(dir, "phxsim-"+m.Name)
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.File): patched}})
+	if err != nil {
+		return "", fmt.Errorf("encode overlay: %w", err)
+	}
+	for name, b := range map[string][]byte{patched: src, overlay: list} {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return "", fmt.Errorf("write mutant %s: %w", m.Name, err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", program, "./internal/sim/cmd/phxsim")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build mutant %s: %w\n%s", m.Name, err, out)
+	}
+	return program, nil
+}
+
+// Result is what became of a mutant.
+type Result struct {
+	Found bool
+	Rule  string // that it broke
+	Seed  uint64
+	Runs  uint64        // seeds that were needed
+	After time.Duration // of simulation
+}
+
+var failLine = regexp.MustCompile(`FAIL rule=(\S+) seed=(\d+) after=(\S+)`)
+
+// Hunt runs the simulator with the mutant inside, for a time at most.
+func Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
+	out, err := exec.CommandContext(ctx, program, "-quiet", "-seed", strconv.FormatUint(seed, 10), "-for", limit.String()).CombinedOutput()
+	hit := failLine.FindSubmatch(out)
+	if hit == nil {
+		if err != nil {
+			return Result{}, fmt.Errorf("run %s: %w\n%s", filepath.Base(program), err, out)
+		}
+		return Result{}, nil
+	}
+	r := Result{Found: true, Rule: string(hit[1])}
+	r.Seed, _ = strconv.ParseUint(string(hit[2]), 10, 64) // the pattern has made sure
+	r.After, _ = time.ParseDuration(string(hit[3]))
+	r.Runs = r.Seed - seed + 1
+	return r, nil
+}
+
+// Root finds the root of the module, from the working directory upwards.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
