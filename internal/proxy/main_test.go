@@ -50,7 +50,7 @@ var (
 	mysqldErr  error
 )
 
-// server returns the shared mysqld. The test is skipped without an engine.
+// realMysqld returns the shared mysqld. The test is skipped without an engine.
 func realMysqld(tb testing.TB) *realServer {
 	tb.Helper()
 	if testing.Short() {
@@ -86,6 +86,7 @@ func startServer() (*realServer, error) {
 		args = append(args, "--user=root")
 	}
 	if out, err := in.Command(ctx, "mysqld", append(args, "--initialize-insecure")...).CombinedOutput(); err != nil {
+		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("initialize: %w: %s", err, out)
 	}
 	s.process = in.Command(context.Background(), "mysqld", args...)
