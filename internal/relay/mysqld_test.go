@@ -18,19 +18,69 @@ import (
 // rig is a master, its tail and the log of a cluster of one.
 type rig struct {
 	t       *testing.T
+	ctx     context.Context // of the whole test
 	log     *memLog
 	journal *Journal
 	master  *server
 	tail    *Tail
 	ended   chan error
 	stop    context.CancelFunc
+	killed  int // the newest session of a dump that was killed
 }
 
 const testEpoch, testNode = 7, 3
 
+// The servers are started once; the parts run in this order on one log.
+func TestWithServers(t *testing.T) {
+	r := newRig(t)
+	refused := make(chan error, 1)
+	addr, source := r.serve(func(err error) {
+		select {
+		case refused <- err:
+		default:
+		}
+	})
+	follower := newServer(t, 102, "--replica-max-allowed-packet=1G")
+	follower.replicate(addr)
+	plain := newServer(t, 103)
+	r.schema()
+	for _, part := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"TailReconnects", func(t *testing.T) { tailReconnects(t, r) }},
+		{"LargeTransactions", func(t *testing.T) { largeTransactions(t, r, follower) }},
+		{"FollowerResumes", func(t *testing.T) { followerResumes(t, r, follower, source) }},
+		// After the follower was killed: see "Limits" in the document about
+		// XA PREPARE.
+		{"EveryKindOfTransaction", func(t *testing.T) { everyKindOfTransaction(t, r, follower) }},
+		{"DivergedFollower", func(t *testing.T) { divergedFollower(t, r, plain, addr, refused) }},
+		{"UnfitMaster", func(t *testing.T) { unfitMaster(t, r, plain) }},
+		{"TailNamesItsEnd", func(t *testing.T) { tailNamesItsEnd(t, r) }},
+		{"DeposedTail", func(t *testing.T) { deposedTail(t, r) }},
+	} {
+		if !t.Run(part.name, func(t *testing.T) {
+			old := r.t
+			r.use(t, follower, plain)
+			defer r.use(old, follower, plain)
+			part.run(t)
+		}) {
+			return // the later parts stand on what this one left
+		}
+	}
+}
+
+// use makes failures belong to a part of the test.
+func (r *rig) use(t *testing.T, servers ...*server) {
+	r.t = t
+	for _, s := range append(servers, r.master) {
+		s.t = t
+	}
+}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, log: newMemLog(t)}
+	r := &rig{t: t, ctx: t.Context(), log: newMemLog(t)}
 	r.journal = NewJournal(r.log, Base{}, testLogger(t))
 	r.master = newServer(t, 101, semisyncArgs()...)
 	r.log.add(&entry.Value{Kind: entry.Epoch, Epoch: testEpoch, Node: testNode})
@@ -44,13 +94,13 @@ func newRig(t *testing.T) *rig {
 func (r *rig) options() TailOptions {
 	return TailOptions{
 		Socket: r.master.socket(), User: agentUser, Password: agentPassword, ReplicaID: 999, ReplicaUUID: gtid.UUID{1, 2, 3},
-		Epoch: testEpoch, Node: testNode, Logger: testLogger(r.t),
+		Epoch: testEpoch, Node: testNode, Logger: quiet(),
 	}
 }
 
 func (r *rig) attach() {
 	r.t.Helper()
-	ctx, cancel := context.WithCancel(r.t.Context())
+	ctx, cancel := context.WithCancel(r.ctx)
 	r.stop = cancel
 	r.tail = NewTail(r.log, r.journal, r.options())
 	r.ended = make(chan error, 1)
@@ -60,7 +110,6 @@ func (r *rig) attach() {
 	if err := r.tail.WaitAttached(wait); err != nil {
 		r.t.Fatalf("%v; tail: %v", err, r.pending())
 	}
-	r.t.Cleanup(cancel)
 }
 
 // pending is the tail's error if it has ended.
@@ -82,9 +131,9 @@ func (r *rig) serve(refused func(error)) (net.Addr, *Source) {
 	}
 	s := NewSource(r.log, r.journal, SourceOptions{
 		User: "repl", Password: "relay-secret", ServerID: 4242, ServerUUID: gtid.UUID{0xc1, 0xc2}, ServerVersion: "9.7.4",
-		CaughtUp: func() (paxos.Instance, bool) { return r.log.Chosen(), true }, OnRefuse: refused, Logger: testLogger(r.t),
+		CaughtUp: func() (paxos.Instance, bool) { return r.log.Chosen(), true }, OnRefuse: refused, Logger: quiet(),
 	})
-	ctx, cancel := context.WithCancel(r.t.Context())
+	ctx, cancel := context.WithCancel(r.ctx)
 	done := make(chan struct{})
 	go func() { _ = s.Serve(ctx, ln); close(done) }()
 	r.t.Cleanup(func() { cancel(); <-done })
@@ -134,14 +183,9 @@ func (r *rig) schema() {
 	r.master.exec("CREATE TABLE t.a (id INT PRIMARY KEY AUTO_INCREMENT, w INT, v LONGTEXT)")
 }
 
-// What one master writes, in every form that it has, arrives at a second server
+// everyKindOfTransaction: what one master writes, in every form that it has, arrives at a second server
 // through the log.
-func TestMasterToFollower(t *testing.T) {
-	r := newRig(t)
-	addr, source := r.serve(nil)
-	follower := newServer(t, 102)
-	follower.replicate(addr)
-	r.schema()
+func everyKindOfTransaction(t *testing.T, r *rig, follower *server) {
 	r.writers(8, insertMany(60))
 	m := r.master
 	m.exec("SET gtid_next = 'AUTOMATIC:blue'")
@@ -166,38 +210,38 @@ func TestMasterToFollower(t *testing.T) {
 	if c := r.journal.Counts(); c.Void != 0 || c.Repeated != 0 {
 		t.Errorf("counts %+v", c)
 	}
-	t.Logf("tail %+v", r.tail.Stats())
-	t.Logf("source %+v", source.Stats())
 }
 
-// killDump cuts the tail's connection at the server.
+// killDump cuts the tail's connection at the server and waits for the next one.
 func (r *rig) killDump() {
 	r.t.Helper()
-	var id int
-	eventually(r.t, "a dump runs", func() bool {
-		rows, err := r.master.db.Query("SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			_ = rows.Scan(&id)
-		}
-		return id != 0
-	})
 	before := r.tail.Stats().Connections
-	r.master.exec(fmt.Sprintf("KILL %d", id))
 	eventually(r.t, "the tail is back", func() bool {
-		s := r.tail.Stats()
-		return s.Attached && s.Connections > before
+		if s := r.tail.Stats(); s.Attached && s.Connections > before {
+			return true
+		}
+		if id := r.dumpID(); id > r.killed { // a killed one may take a while to go
+			r.killed = id
+			_, _ = r.master.db.Exec(fmt.Sprintf("KILL %d", id))
+		}
+		return false
 	})
 }
 
-// Commits wait while the tail loses its connection, before and after their
+// dumpID is the newest session that sends the binlog.
+func (r *rig) dumpID() int {
+	r.t.Helper()
+	var id sql.NullInt64
+	err := r.master.db.QueryRow("SELECT MAX(id) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'").Scan(&id)
+	if err != nil {
+		r.t.Error(err)
+	}
+	return int(id.Int64)
+}
+
+// tailReconnects: commits wait while the tail loses its connection, before and after their
 // values are chosen. None is lost, none stands twice in the log, none hangs.
-func TestTailReconnectsUnderWaitingCommits(t *testing.T) {
-	r := newRig(t)
-	r.schema()
+func tailReconnects(t *testing.T, r *rig) {
 	for round := range 3 {
 		r.log.hold(true)
 		done := make(chan struct{})
@@ -208,10 +252,7 @@ func TestTailReconnectsUnderWaitingCommits(t *testing.T) {
 			r.killDump()
 		}
 		r.log.hold(false)
-		select {
-		case <-done:
-		case <-t.Context().Done():
-		}
+		<-done
 	}
 	r.writers(6, func(db *sql.DB, k int) error {
 		if k == 0 {
@@ -232,10 +273,8 @@ func TestTailReconnectsUnderWaitingCommits(t *testing.T) {
 	t.Logf("tail %+v", r.tail.Stats())
 }
 
-// A deposed master's tail ends; what waits goes on waiting.
-func TestDeposedTailDoesNotAcknowledge(t *testing.T) {
-	r := newRig(t)
-	r.schema()
+// deposedTail: a deposed master's tail ends; what waits goes on waiting.
+func deposedTail(t *testing.T, r *rig) {
 	r.drain()
 	acked := r.tail.Stats().Acked
 	r.log.add(&entry.Value{Kind: entry.Epoch, Epoch: testEpoch + 1, Node: testNode + 1})
@@ -263,14 +302,9 @@ func TestDeposedTailDoesNotAcknowledge(t *testing.T) {
 	}
 }
 
-// A transaction of 200 MB and one with events above the packet limit pass in
+// largeTransactions: one of 200 MB and one with events above the packet limit pass in
 // chunks, through a broken connection, too.
-func TestLargeTransactions(t *testing.T) {
-	r := newRig(t)
-	addr, _ := r.serve(nil)
-	follower := newServer(t, 102, "--replica-max-allowed-packet=1G")
-	follower.replicate(addr)
-	r.schema()
+func largeTransactions(t *testing.T, r *rig, follower *server) {
 	m := r.master
 	m.exec("SET SESSION cte_max_recursion_depth = 1000")
 	m.exec("BEGIN")
@@ -292,13 +326,8 @@ func TestLargeTransactions(t *testing.T) {
 	t.Logf("tail %+v", r.tail.Stats())
 }
 
-// A replica that is stopped, kicked and killed goes on where its engine is.
-func TestFollowerResumes(t *testing.T) {
-	r := newRig(t)
-	addr, source := r.serve(nil)
-	follower := newServer(t, 102)
-	follower.replicate(addr)
-	r.schema()
+// followerResumes: a replica that is stopped, kicked and killed goes on where its engine is.
+func followerResumes(t *testing.T, r *rig, follower *server, source *Source) {
 	done := make(chan struct{})
 	go func() { defer close(done); r.writers(4, insertMany(150)) }()
 	for range 3 {
@@ -328,19 +357,9 @@ func TestFollowerResumes(t *testing.T) {
 	t.Logf("dumps %d, then %+v", dumps, source.Stats())
 }
 
-// A server with a transaction of its own making is refused, and says why.
-func TestDivergedFollowerIsRefused(t *testing.T) {
-	r := newRig(t)
-	refused := make(chan error, 1)
-	addr, _ := r.serve(func(err error) {
-		select {
-		case refused <- err:
-		default:
-		}
-	})
-	r.schema()
+// divergedFollower: a server with a transaction of its own making is refused, and says why.
+func divergedFollower(t *testing.T, r *rig, follower *server, addr net.Addr, refused <-chan error) {
 	r.drain()
-	follower := newServer(t, 102)
 	follower.exec("CREATE DATABASE mine")
 	errant := follower.executed()
 	follower.replicate(addr)
@@ -354,26 +373,24 @@ func TestDivergedFollowerIsRefused(t *testing.T) {
 	})
 }
 
-// A server whose settings would lose commits is refused before anything is read.
-func TestUnfitMasterIsRefused(t *testing.T) {
-	plain := newServer(t, 103)
+// unfitMaster: a server whose settings would lose commits is refused before anything is read.
+func unfitMaster(t *testing.T, r *rig, plain *server) {
 	l := newMemLog(t)
-	r := &rig{t: t, log: l, master: plain}
-	tail := NewTail(l, NewJournal(l, Base{}, quiet()), r.options())
+	o := r.options()
+	o.Socket = plain.socket()
+	tail := NewTail(l, NewJournal(l, Base{}, quiet()), o)
 	if err := tail.Run(t.Context()); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "semisync_source") {
 		t.Errorf("tail ended with %v", err)
 	}
 	plain.exec("INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'")
-	tail = NewTail(l, NewJournal(l, Base{}, quiet()), r.options())
+	tail = NewTail(l, NewJournal(l, Base{}, quiet()), o)
 	if err := tail.Run(t.Context()); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "rpl_semi_sync_source_enabled") {
 		t.Errorf("tail ended with %v", err)
 	}
 }
 
-// A server that holds more than the log, or goes, ends the tail by name.
-func TestTailNamesItsEnd(t *testing.T) {
-	r := newRig(t)
-	r.schema()
+// tailNamesItsEnd: a server that holds more than the log, or goes, ends the tail by name.
+func tailNamesItsEnd(t *testing.T, r *rig) {
 	r.drain()
 	r.stop()
 	if err := <-r.ended; !errors.Is(err, context.Canceled) {
@@ -390,4 +407,5 @@ func TestTailNamesItsEnd(t *testing.T) {
 	if err := <-r.ended; !errors.Is(err, ErrServerGone) {
 		t.Errorf("tail ended with %v", err)
 	}
+	r.attach()
 }

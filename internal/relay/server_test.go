@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -14,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/go-sql-driver/mysql"
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/phxsql/phxsql/internal/binlog"
 	"github.com/phxsql/phxsql/internal/engine"
@@ -142,6 +144,7 @@ func (s *server) start() {
 	}
 	s.dead = make(chan struct{})
 	go func(cmd *exec.Cmd, dead chan struct{}) { _ = cmd.Wait(); close(dead) }(s.cmd, s.dead)
+	_ = mysql.SetLogger(log.New(io.Discard, "", 0)) // connections to killed servers
 	if s.db, err = sql.Open("mysql", "root@unix("+s.socket()+")/?interpolateParams=true&maxAllowedPacket=0"); err != nil {
 		s.t.Fatal(err)
 	}
