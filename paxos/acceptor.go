@@ -150,11 +150,27 @@ func (c *Core) follow(m *Message) {
 		c.held, c.vowed = c.chosen, 0
 		c.flushAck()
 	}
-	c.leader = m.From
 	c.promise(m.Ballot)
+	c.grant(m)
+}
+
+// grant lets the sender lead alone for another lease.
+func (c *Core) grant(m *Message) {
+	c.leader = m.From
 	c.leaseOf = m.Ballot
 	c.leaseEnd = c.now.Add(c.cfg.Lease)
 	c.postpone(c.leaseEnd)
+}
+
+// onRenew grants the lease anew to the leader that is followed already; the
+// first grant of a ballot waits for the disk and comes with an acceptance.
+func (c *Core) onRenew(m *Message) {
+	if c.phase == leading || m.Ballot != c.ballot || c.durableAt != c.ballot || m.Ballot.Less(c.promised) {
+		return
+	}
+	c.abandonAttempt()
+	c.grant(m)
+	c.free(Message{Kind: MsgRenewed, To: m.From, Ballot: m.Ballot, Able: c.able, Sent: m.Sent})
 }
 
 // flushAck forgets an acknowledgement that was due under another ballot.

@@ -59,7 +59,7 @@ type Config struct {
 func Defaults(self NodeID, rand func(n int64) int64) Config {
 	return Config{
 		Self: self, Lease: 900 * time.Millisecond, Heartbeat: 100 * time.Millisecond, ClockError: 0.01,
-		Spread: 150 * time.Millisecond, MaxInflight: 64 << 20, MaxMessage: 4 << 20, KeepBytes: 16 << 20, Rand: rand,
+		Spread: 150 * time.Millisecond, MaxInflight: 64 << 20, MaxMessage: 1 << 20, KeepBytes: 16 << 20, Rand: rand,
 	}
 }
 
@@ -167,7 +167,7 @@ type Core struct {
 	durable   Instance // what of held is on disk; counts only while durableAt == ballot
 	durableAt Ballot
 	vowed     Instance // through where a vow of the own, under ballot, is out or came back
-	leaseOf   Ballot // newest ballot of the member that the lease was granted to
+	leaseOf   Ballot   // newest ballot of the member that the lease was granted to
 	leaseEnd  Time
 	ack       Message // acknowledgement to be vowed at the next Take, when ackDue
 	ackDue    bool
@@ -278,6 +278,10 @@ func (c *Core) receive(m *Message) {
 		c.onLearn(m)
 	case MsgAsk:
 		c.onAsk(m)
+	case MsgRenew:
+		c.onRenew(m)
+	case MsgRenewed:
+		c.onRenewed(m)
 	}
 }
 

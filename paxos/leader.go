@@ -20,7 +20,8 @@ type peer struct {
 	next     Instance // next to send
 	told     Instance // chosen through told has been said
 	shipped  Instance // sent from the log through here; the next piece waits until it has arrived
-	sentAt   Time     // the newest message that it answered was sent then
+	sentAt   Time     // the newest MsgAccept that it answered was sent then
+	granted  Time     // the newest message with which it granted the lease was sent then
 	lastSend Time
 	resetAt  Time // next was set back then; answers to older messages say nothing about losses
 }
@@ -36,6 +37,7 @@ type leadership struct {
 	barrier Instance // a membership proposed and not yet chosen
 	wanted  *Members // to be proposed when everything before is chosen
 	lease   Time     // end of the lease
+	renewed Time     // when MsgRenew was sent last
 	lapsed  Time     // since when there is no lease, 0 when there is one
 }
 
@@ -161,7 +163,7 @@ func (c *Core) replicate(hello bool) {
 }
 
 // maxFlight limits the bytes on their way to one member.
-const maxFlight = 32 << 20
+const maxFlight = 16 << 20
 
 // feed sends entries to a member as far as its window allows.
 func (c *Core) feed(p *peer) (sent bool) {
@@ -233,6 +235,7 @@ func (c *Core) onAccepted(m *Message) {
 	}
 	p.able = m.Able
 	p.sentAt = max(p.sentAt, m.Sent)
+	p.granted = max(p.granted, m.Sent)
 	p.match = max(p.match, min(m.Through, c.lead.last))
 	c.redirect(p, m)
 	c.renewLease()
@@ -315,7 +318,7 @@ func (c *Core) renewLease() {
 		if !p.votes {
 			continue
 		}
-		buf[n] = p.sentAt
+		buf[n] = p.granted
 		if p.id == c.cfg.Self {
 			buf[n] = c.now
 		}
@@ -352,6 +355,7 @@ func (c *Core) tickLeader() {
 		}
 		return
 	}
+	c.renew()
 	for i := range c.lead.peers {
 		p := &c.lead.peers[i]
 		if p.id == c.cfg.Self {
@@ -363,6 +367,31 @@ func (c *Core) tickLeader() {
 		if c.now >= p.lastSend.Add(c.cfg.Heartbeat) || p.told < c.chosen && !p.probing {
 			c.sendAccept(p, nil)
 		}
+	}
+}
+
+// renew asks for the lease apart from the entries, which may keep a connection
+// or a disk busy for longer than the lease.
+func (c *Core) renew() {
+	if c.now < c.lead.renewed.Add(c.cfg.Heartbeat) {
+		return
+	}
+	c.lead.renewed = c.now
+	for i := range c.lead.peers {
+		if p := &c.lead.peers[i]; p.id != c.cfg.Self {
+			c.free(Message{Kind: MsgRenew, To: p.id, Ballot: c.ballot, Sent: c.now})
+		}
+	}
+}
+
+func (c *Core) onRenewed(m *Message) {
+	if c.phase != leading || m.Ballot != c.ballot {
+		return
+	}
+	if p := c.lead.peer(m.From); p != nil {
+		p.able = m.Able
+		p.granted = max(p.granted, m.Sent)
+		c.renewLease()
 	}
 }
 
@@ -401,7 +430,7 @@ func (c *Core) Progress() []Progress {
 		if p.id == c.cfg.Self {
 			continue
 		}
-		out = append(out, Progress{ID: p.id, Match: p.match, Next: p.next, Probing: p.probing, Able: p.able, Silent: time.Duration(c.now - max(p.sentAt, c.lead.since))})
+		out = append(out, Progress{ID: p.id, Match: p.match, Next: p.next, Probing: p.probing, Able: p.able, Silent: time.Duration(c.now - max(p.sentAt, p.granted, c.lead.since))})
 	}
 	return out
 }

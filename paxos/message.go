@@ -22,9 +22,13 @@ const (
 	MsgHandover MessageKind = 7 // the leader of Ballot renounces it, and every lower one of its own, in favour of To
 	MsgLearn    MessageKind = 8 // Entries are chosen, contiguous from First; needs no ballot
 	MsgAsk      MessageKind = 9 // asks any member for a MsgLearn from First on
+	// MsgRenew and its answer renew the lease and say nothing of the log, so
+	// that they may overtake the entries that a busy connection carries.
+	MsgRenew   MessageKind = 10 // the leader of Ballot is there; Sent is its clock
+	MsgRenewed MessageKind = 11 // the lease of Ballot is renewed; Sent is echoed
 )
 
-var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask"}
+var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask", "renew", "renewed"}
 
 func (k MessageKind) String() string {
 	if int(k) < len(messageNames) && k > 0 {
@@ -167,7 +171,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	if n > MaxMessageEntries || int(n) > len(rest)/entryHeader {
 		return Message{}, fmt.Errorf("decode message: %d entries in %d bytes: %w", n, len(rest), ErrMalformed)
 	}
-	if m.Kind < MsgCanvass || m.Kind > MsgAsk {
+	if m.Kind < MsgCanvass || m.Kind > MsgRenewed {
 		return Message{}, fmt.Errorf("decode message: kind %d: %w", b[0], ErrMalformed)
 	}
 	if n > 0 {
