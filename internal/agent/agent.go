@@ -139,10 +139,10 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := claimDir(a.cfg.Node.DataDir, a.cfg.Node.ID); err != nil {
 		return err
 	}
-	if _, err := checkDisk(a.cfg.Node.DataDir, time.Duration(a.cfg.Consensus.Lease)/2); err != nil {
+	if err := a.buildDatabase(); err != nil { // takes the lock of the folder
 		return err
 	}
-	if err := a.buildDatabase(); err != nil { // takes the lock of the folder
+	if _, err := checkDisk(a.cfg.Node.DataDir, time.Duration(a.cfg.Consensus.Lease)/2); err != nil {
 		return err
 	}
 	if err := a.buildLog(); err != nil {

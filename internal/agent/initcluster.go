@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
@@ -94,7 +95,7 @@ func (a *Agent) askToJoin(ctx context.Context, m api.InitMember, members []api.I
 	defer cancel()
 	var ans joinAnswer
 	if err := a.call(ctx, m.ID, callJoin, joinRequest{members}, &ans); err != nil {
-		return ans, api.Unavailable("member_unreachable", fmt.Sprintf("node %d at %s does not answer: %v", m.ID, m.Peer, err),
+		return ans, api.Unavailable("member_unreachable", fmt.Sprintf("node %d at %s does not answer: %s", m.ID, m.Peer, strings.ReplaceAll(err.Error(), "\n", "; ")),
 			"start it with 'phxsql server', with the same secret file, and check its peer address").Because(err)
 	}
 	if ans.Cluster != "" {

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/config"
+	"github.com/phxsql/phxsql/internal/engine"
+	"github.com/phxsql/phxsql/internal/identity"
+)
+
+// realLimit bounds every wait of the test with a real server.
+const realLimit = 90 * time.Second
+
+// realConfig is that of a node on free ports of the loopback.
+func realConfig(t *testing.T) config.Config {
+	t.Helper()
+	if _, err := engine.Ensure(t.Context(), engine.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	c := config.Default()
+	c.Node.ID, c.Node.DataDir, c.Cluster.SecretFile = 1, filepath.Join(dir, "n"), filepath.Join(dir, "secret")
+	c.Engine.BufferPoolSize, c.Engine.MaxConnections = 32<<20, 50
+	for _, addr := range []*string{&c.Listen.RW, &c.Listen.RO, &c.Listen.Peer, &c.Listen.Admin} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		*addr = l.Addr().String()
+		defer l.Close()
+	}
+	if _, err := identity.CreateSecret(c.Cluster.SecretFile); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// node is a node that runs in this process.
+type node struct {
+	cfg    config.Config
+	client *api.Client
+	stop   context.CancelFunc
+	ended  chan error
+}
+
+func startNode(t *testing.T, cfg config.Config) *node {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &node{cfg: cfg, stop: cancel, ended: make(chan error, 1)}
+	ready := make(chan struct{})
+	go func() {
+		n.ended <- Run(ctx, cfg, Options{Logger: slog.New(slog.DiscardHandler), Ready: func() { close(ready) }})
+	}()
+	select {
+	case <-ready:
+	case err := <-n.ended:
+		t.Fatal(err)
+	}
+	secret, err := identity.LoadSecret(cfg.Cluster.SecretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := secret.Credentials(cfg.Node.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.client = api.NewClient([]string{cfg.Listen.Admin}, api.ClientTLS(creds))
+	t.Cleanup(func() { cancel(); <-n.ended })
+	return n
+}
+
+// end stops the node and returns what Run did.
+func (n *node) end() error {
+	n.stop()
+	err := <-n.ended
+	n.ended <- nil
+	return err
+}
+
+// waitMaster returns the node's own status when it is the master of an epoch
+// beyond the given one.
+func (n *node) waitMaster(t *testing.T, beyond uint64) api.MemberStatus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := n.client.Status(ctx)
+		if err == nil && st.Members[0].Master && st.Members[0].Epoch > beyond {
+			return st.Members[0]
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("no master: %+v, %v", st, err)
+		}
+	}
+}
+
+// One node with a real server: made, written to, its server killed, stopped and
+// started again.
+func TestNode(t *testing.T) {
+	cfg := realConfig(t)
+	n := startNode(t, cfg)
+	if err := Run(t.Context(), cfg, Options{Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "is taken by") {
+		t.Errorf("a second node on the same ports: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
+	defer cancel()
+	req := api.InitRequest{Members: []api.InitMember{{ID: 1, Peer: cfg.Listen.Peer}}, User: "app", Password: "correct horse"}
+	if _, err := n.client.Init(ctx, req); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.client.Init(ctx, req); err == nil || !strings.Contains(err.Error(), "belongs to cluster") {
+		t.Errorf("a second init: %v", err)
+	}
+	db, err := sql.Open("mysql", fmt.Sprintf("app:correct horse@tcp(%s)/", cfg.Listen.RW))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, q := range []string{"CREATE DATABASE t", "CREATE TABLE t.x (id INT PRIMARY KEY)", "INSERT INTO t.x VALUES (1)"} {
+		if _, err := db.ExecContext(ctx, q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+
+	first := n.waitMaster(t, 0)
+	if err := syscall.Kill(first.Engine.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	second := n.waitMaster(t, first.Epoch)
+	if second.Engine.PID == first.Engine.PID {
+		t.Errorf("after the kill: %+v", second.Engine)
+	}
+	db.SetMaxIdleConns(0)
+	if _, err := db.ExecContext(ctx, "INSERT INTO t.x VALUES (2)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(second.Engine.PID, 0); err == nil {
+		t.Error("the server outlives its node")
+	}
+
+	n = startNode(t, cfg)
+	n.waitMaster(t, second.Epoch)
+	var rows int
+	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM t.x").Scan(&rows); err != nil || rows != 2 {
+		t.Errorf("%d rows after a restart, %v", rows, err)
+	}
+	kinds := map[string]int{}
+	if err := n.client.LogDump(ctx, 0, 0, func(e api.LogEntry) error { kinds[e.Kind]++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if kinds["epoch"] != 3 || kinds["membership"] != 1 || kinds["transactions"] < 5 {
+		t.Errorf("the log holds %v", kinds)
+	}
+}
