@@ -203,6 +203,16 @@ func (c *Cluster) Master(ctx context.Context) (*Node, error) {
 	return found, err
 }
 
+// MasterBesides returns an error unless another node than this one is master.
+func (c *Cluster) MasterBesides(ctx context.Context, old *Node) error {
+	for _, n := range c.Nodes {
+		if n != old && n.isMaster(ctx) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no node but node %d is master", old.ID)
+}
+
 func (n *Node) isMaster(ctx context.Context) bool {
 	if n.paused {
 		return false

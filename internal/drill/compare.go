@@ -13,7 +13,7 @@ import (
 func (c *Cluster) Compare(ctx context.Context) error {
 	first := ""
 	for _, n := range c.Nodes {
-		text, err := c.portrait(ctx, n)
+		text, err := c.Portrait(ctx, n)
 		if err != nil {
 			return fmt.Errorf("read node %d: %w", n.ID, err)
 		}
@@ -22,14 +22,14 @@ func (c *Cluster) Compare(ctx context.Context) error {
 			continue
 		}
 		if text != first {
-			return fmt.Errorf("nodes %d and %d differ:\n%s", c.Nodes[0].ID, n.ID, difference(first, text))
+			return fmt.Errorf("nodes %d and %d differ:\n%s", c.Nodes[0].ID, n.ID, Difference(first, text))
 		}
 	}
 	return nil
 }
 
-// difference lists the lines that only one of two texts has.
-func difference(a, b string) string {
+// Difference lists the lines that only one of two texts has.
+func Difference(a, b string) string {
 	in := func(lines []string) map[string]bool {
 		m := map[string]bool{}
 		for _, l := range lines {
@@ -65,7 +65,8 @@ var portraits = []string{
 	"SELECT user, host FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
 }
 
-func (c *Cluster) portrait(ctx context.Context, n *Node) (string, error) {
+// Portrait describes everything a node holds, as text.
+func (c *Cluster) Portrait(ctx context.Context, n *Node) (string, error) {
 	db, err := c.Open(n.RO, "")
 	if err != nil {
 		return "", err
