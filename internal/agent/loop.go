@@ -19,7 +19,7 @@ const (
 	tickMoving   = 10 * time.Millisecond  // this node leads and does not serve, or a switchover is under way
 	observeEvery = 200 * time.Millisecond // how often the server is asked how far it is
 	observeLimit = 5 * time.Second        // how long one answer may take
-	stallLimit   = 10 * time.Second       // a server that did not answer for so long is stalled
+	stallLimit   = 6 * time.Second        // a server that did not answer for so long is stalled
 	handLimit    = 2 * time.Second        // how long a member has to take leadership that is offered
 	declineFor   = 10 * time.Second       // how long one that did not is left in peace
 	maxRounds    = 16                     // decisions in a row; more is a fault of ours
