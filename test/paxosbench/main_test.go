@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestHistogramKeepsThreePercent(t *testing.T) {
+	for d := time.Duration(0); d < 20*time.Second; d += d/50 + time.Microsecond {
+		b := bucket(d)
+		if lo := lower(b); lo > d || float64(d-lo) > float64(d)*0.033+float64(time.Microsecond) {
+			t.Fatalf("%v is in the bucket from %v", d, lo)
+		}
+		if b > 0 && bucket(lower(b)) != b {
+			t.Fatalf("bucket %d begins at %v, which is in bucket %d", b, lower(b), bucket(lower(b)))
+		}
+	}
+	var h histogram
+	for i := range 1000 {
+		h.add(time.Duration(i) * time.Microsecond)
+	}
+	if q := h.quantile(0.5); q < 480*time.Microsecond || q > 500*time.Microsecond {
+		t.Fatalf("median of 0..999 us is %v", q)
+	}
+}
+
+func TestReportComparesWithTheBestPeer(t *testing.T) {
+	r := &report{systems: []string{"ours", "a", "ours-tls", "b"}, samples: map[cell]map[string][]sample{}}
+	at := cell{1, 1024, 16}
+	for sys, n := range map[string]int64{"ours": 300, "a": 100, "b": 200, "ours-tls": 900} {
+		for _, k := range []int64{1, 2, 30} { // the median counts, not the mean
+			r.add(at, sys, sample{result: result{Commits: n * k / 2, Time: time.Second}})
+		}
+	}
+	if v, name := r.against(at); v != 1.5 || name != "b" {
+		t.Fatalf("ratio %v to %s, want 1.5 to b", v, name)
+	}
+	if m, n := r.geometricMean(); m < 1.49 || m > 1.51 || n != 1 {
+		t.Fatalf("geometric mean %v of %d cells", m, n)
+	}
+	var out bytes.Buffer
+	r.print(&out)
+	if !strings.Contains(out.String(), "| 1 | 1 KB | 16 | 300;") {
+		t.Fatalf("the table lacks its row:\n%s", out.String())
+	}
+}
+
+func TestDriverCountsWhatWasCommitted(t *testing.T) {
+	var out bytes.Buffer
+	in := strings.NewReader(`{"proposers":3,"size":32,"warm":1000000,"time":20000000}` + "\n")
+	err := serve(in, &out, 2, func(g int, v []byte) error {
+		if g < 0 || g > 1 || len(v) != 32 {
+			t.Errorf("group %d, %d bytes", g, len(v))
+		}
+		time.Sleep(time.Millisecond)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"READY\n", "START\n", "STOP\n", "RESULT "} {
+		if !strings.Contains(out.String(), want) {
+			t.Fatalf("no %q in %q", want, out.String())
+		}
+	}
+}
+
+func TestUnknownSystemsAreRefused(t *testing.T) {
+	if err := nodeMain([]string{"nobody", "0", "1", "1", t.TempDir()}); err == nil {
+		t.Fatal("started")
+	}
+	if err := serve(strings.NewReader("{}\n"), io.Discard, 1, nil); err == nil {
+		t.Fatal("a follower took a job")
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// cell is a place in the table.
+type cell struct{ groups, size, proposers int }
+
+// report collects samples and prints medians.
+type report struct {
+	systems []string // in order of columns; the first is ours
+	cells   []cell
+	samples map[cell]map[string][]sample
+	floors  map[string][]result // append, overwrite
+	faults  []string
+}
+
+func (r *report) add(c cell, sys string, s sample) {
+	if r.samples[c] == nil {
+		r.samples[c] = map[string][]sample{}
+		r.cells = append(r.cells, c)
+	}
+	r.samples[c][sys] = append(r.samples[c][sys], s)
+	if s.Errors > 0 {
+		r.faults = append(r.faults, fmt.Sprintf("%s, %v: %d proposals failed", sys, c, s.Errors))
+	}
+}
+
+// median of one number of some samples; 0 for none.
+func median[S any](list []S, f func(S) float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	v := make([]float64, len(list))
+	for i, s := range list {
+		v[i] = f(s)
+	}
+	slices.Sort(v)
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+func rate(s sample) float64 { return float64(s.Commits) / s.Time.Seconds() }
+
+func cpuPerCommit(s sample) float64 {
+	return float64(s.CPU) / float64(time.Microsecond) / float64(max(s.Commits, 1))
+}
+
+// against is the ratio of the first system's rate to that of its best peer, whose
+// name it returns; 0 without either.
+func (r *report) against(c cell) (float64, string) {
+	ours := median(r.samples[c][r.systems[0]], rate)
+	best, name := 0.0, ""
+	for _, sys := range r.systems[1:] {
+		if strings.HasPrefix(sys, "ours") {
+			continue
+		}
+		if v := median(r.samples[c][sys], rate); v > best {
+			best, name = v, sys
+		}
+	}
+	if best == 0 {
+		return 0, ""
+	}
+	return ours / best, name
+}
+
+// geometricMean of the ratios of all cells that have one.
+func (r *report) geometricMean() (float64, int) {
+	sum, n := 0.0, 0
+	for _, c := range r.cells {
+		if v, _ := r.against(c); v > 0 {
+			sum += math.Log(v)
+			n++
+		}
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	return math.Exp(sum / float64(n)), n
+}
+
+func (r *report) print(w io.Writer) {
+	r.printFloors(w)
+	fmt.Fprintf(w, "| groups | size | proposers |")
+	for _, sys := range r.systems {
+		fmt.Fprintf(w, " %s |", sys)
+	}
+	fmt.Fprintf(w, " ratio to the best peer |\n|---|---|---|%s---|\n", strings.Repeat("---|", len(r.systems)))
+	slices.SortFunc(r.cells, func(a, b cell) int {
+		return slices.Compare([]int{a.groups, a.size, a.proposers}, []int{b.groups, b.size, b.proposers})
+	})
+	for _, c := range r.cells {
+		fmt.Fprintf(w, "| %d | %s | %d |", c.groups, sizeName(c.size), c.proposers)
+		for _, sys := range r.systems {
+			fmt.Fprintf(w, " %s |", describe(r.samples[c][sys]))
+		}
+		v, name := r.against(c)
+		fmt.Fprintf(w, " %.2f (%s) |\n", v, name)
+	}
+	mean, n := r.geometricMean()
+	fmt.Fprintf(w, "\nEach cell: commits/s; p50 / p99 in ms; us of CPU per commit of all three nodes; peak memory of a node in MB.\n")
+	fmt.Fprintf(w, "Geometric mean of the ratios over %d cells: %.2f\n", n, mean)
+	for _, f := range r.faults {
+		fmt.Fprintf(w, "fault: %s\n", f)
+	}
+}
+
+func (r *report) printFloors(w io.Writer) {
+	for _, name := range []string{"append", "overwrite"} {
+		fs := r.floors[name]
+		if len(fs) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "floor, 1 KB %s + fdatasync: %.0f/s, p50 %.2f ms, p99 %.2f ms\n", name,
+			median(fs, func(f result) float64 { return float64(f.Commits) / f.Time.Seconds() }),
+			median(fs, func(f result) float64 { return ms(f.P50) }), median(fs, func(f result) float64 { return ms(f.P99) }))
+	}
+	fmt.Fprintln(w)
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func describe(s []sample) string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f; %.2f / %.1f; %.0f us; %.0f", median(s, rate),
+		median(s, func(s sample) float64 { return ms(s.P50) }), median(s, func(s sample) float64 { return ms(s.P99) }),
+		median(s, cpuPerCommit), median(s, func(s sample) float64 { return float64(s.Memory) / 1e6 }))
+}
+
+func sizeName(n int) string {
+	if n >= 1024 && n%1024 == 0 {
+		return fmt.Sprintf("%d KB", n/1024)
+	}
+	return fmt.Sprintf("%d B", n)
+}
