@@ -13,6 +13,10 @@ import (
 // A transaction that has been started and has done nothing yet is not in
 // INNODB_TRX; performance_schema.events_transactions_current has it. Because an
 // answer may lack it, such sessions must also be quiet for longer.
+//
+// INNODB_TRX is a cache that the server renews only when nobody has read it for
+// 100 ms: whoever reads it more often sees the same old answer for ever. Drain
+// therefore asks at most every 120 ms; nothing else may read that table then.
 type Busy func(ctx context.Context) (map[uint32]bool, error)
 
 // Drain closes the sessions that the local server serves for the read-write
@@ -98,8 +102,9 @@ func (pt *port) countLocal() int {
 func (pt *port) sweepUntil(ctx context.Context, busy Busy) (left int, err error) {
 	tick := time.NewTicker(sweepPause)
 	defer tick.Stop()
+	var asked time.Time
 	for {
-		left, err = pt.sweep(ctx, busy)
+		left, err = pt.sweep(ctx, busy, &asked)
 		if left == 0 {
 			return 0, nil
 		}
@@ -111,7 +116,7 @@ func (pt *port) sweepUntil(ctx context.Context, busy Busy) (left int, err error)
 	}
 }
 
-func (pt *port) sweep(ctx context.Context, busy Busy) (left int, err error) {
+func (pt *port) sweep(ctx context.Context, busy Busy, asked *time.Time) (left int, err error) {
 	grace := pt.proxy.opt.DrainGrace
 	var dark []*session // quiet, but not followed: the server must say
 	for _, s := range pt.all() {
@@ -123,9 +128,10 @@ func (pt *port) sweep(ctx context.Context, busy Busy) (left int, err error) {
 			dark = append(dark, s)
 		}
 	}
-	if len(dark) == 0 || busy == nil {
+	if len(dark) == 0 || busy == nil || time.Since(*asked) < askPause {
 		return left, nil
 	}
+	defer func() { *asked = time.Now() }()
 	ids, err := busy(ctx)
 	if err != nil {
 		return left, fmt.Errorf("ask for busy connections: %w", err)

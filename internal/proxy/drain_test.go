@@ -46,8 +46,9 @@ func startLoad(db *sql.DB, workers int, pause time.Duration) *load {
 	return l
 }
 
-// end stops the load and fails the test if more units have failed than allowed.
-func (l *load) end(t *testing.T, allowed int64) {
+// end stops the load and looks at what has failed. Where commands may cross the
+// end of their connection, the driver must call the connection lost.
+func (l *load) end(t *testing.T, mayCross bool) {
 	t.Helper()
 	close(l.stop)
 	l.done.Wait()
@@ -55,9 +56,10 @@ func (l *load) end(t *testing.T, allowed int64) {
 	if n == 0 {
 		return
 	}
-	t.Logf("%d of %d units of work failed; the first: %v", n, l.work.Load(), *l.first.Load())
-	if n > allowed {
-		t.Errorf("%d failures, %d allowed", n, allowed)
+	first := *l.first.Load()
+	t.Logf("%d of %d units of work failed; the first: %v", n, l.work.Load(), first)
+	if !mayCross || !errors.Is(first, mysql.ErrInvalidConn) {
+		t.Error("the clients saw errors")
 	}
 }
 
@@ -118,7 +120,7 @@ func busyByProcessList(db *sql.DB) Busy {
 // clients see. Busy sessions close with an answer: their clients see nothing.
 // Sessions with pauses close in a pause, and a command that crosses the end of
 // the connection on its way is lost; on a machine without a free processor that
-// way is long. A few of these are allowed, and shown.
+// way is long. These are counted and shown, but depend on the machine.
 func TestDrainUnderLoad(t *testing.T) {
 	master, s := masterNode(t, nil)
 	other := startNode(t, testOptions(s.socket))
@@ -161,7 +163,7 @@ func drainUnderLoad(t *testing.T, master *node, s *realServer, addr string, paus
 	for range drains {
 		start := l.work.Load()
 		eventually(t, "work goes on", func() bool { return l.work.Load() > start+enough })
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testLimit)
 		begin := time.Now()
 		left, err := master.Drain(ctx, busyByProcessList(local))
 		cancel()
@@ -173,11 +175,7 @@ func drainUnderLoad(t *testing.T, master *node, s *realServer, addr string, paus
 		master.Resume()
 	}
 	after := master.Stats().RW
-	allowed := int64(0)
-	if pause > 0 {
-		allowed = int64(after.Drained-before.Drained) / 8
-	}
-	l.end(t, allowed)
+	l.end(t, pause > 0)
 	_ = db.Close()
 	t.Logf("%d units; drain took %v on average, %v at worst; %d sessions drained, %d late",
 		l.work.Load(), sum/time.Duration(drains), worst, after.Drained-before.Drained, after.Late-before.Late)

@@ -88,6 +88,8 @@ const (
 	darkGraces = 3
 	// sweepPause is the time between two looks at a draining port's sessions.
 	sweepPause = 5 * time.Millisecond
+	// askPause is the shortest time between two calls of Busy.
+	askPause = 120 * time.Millisecond
 	// acceptPause is the pause after a failed accept (no file descriptors).
 	acceptPause = 50 * time.Millisecond
 )
