@@ -60,7 +60,15 @@ func (c *Core) fetch(to NodeID, first Instance) {
 	c.eff.Fetches = append(c.eff.Fetches, Fetch{To: to, First: first, Through: min(c.chosen, c.win.base), Limit: c.cfg.MaxMessage})
 }
 
-func (c *Core) onAsk(m *Message) { c.teach(m.From, m.First) }
+// onAsk answers with what was chosen, or asks back when the other side knows more:
+// new voters may not know yet whom to ask.
+func (c *Core) onAsk(m *Message) {
+	if m.First > c.chosen+1 {
+		c.free(Message{Kind: MsgAsk, To: m.From, First: c.chosen + 1})
+		return
+	}
+	c.teach(m.From, m.First)
+}
 
 func (c *Core) onPrepare(m *Message) {
 	c.sawRound(m.Ballot)

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/phxsql/phxsql/internal/replica"
 	"github.com/phxsql/phxsql/paxos"
@@ -54,18 +55,18 @@ func (l *ledger) Append(recs ...wal.Record) (wal.LSN, error) {
 		lsn := last - wal.LSN(len(recs)-1-k)
 		switch {
 		case r.Kind == wal.KindEntry:
-			l.entry(paxos.Instance(r.Index), lsn, r.Payload)
+			l.entry(paxos.Instance(r.Index), lsn, slices.Concat(r.Head, r.Payload))
 		case r.Key == keyPromise:
-			b := ballotOf(r.Payload)
+			b := ballotOf(r.Head)
 			if b.Less(l.written) || b.Less(l.promise) {
 				l.n.w.fail("promise-shrinks", "node %d writes promise %v after %v", l.n.id, b, l.written)
 			}
 			l.written = b
 			l.marks = append(l.marks, mark{lsn: lsn, promise: b})
 		case r.Key == keyChosen:
-			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Payload))})
+			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Head))})
 		case r.Key == keyMembers:
-			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Payload))})
+			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Head))})
 		}
 	}
 	return last, nil

@@ -17,7 +17,10 @@ type profile struct {
 	bound      bool // clock rates are at the bound instead of within it
 
 	loss, dup, stale   float64 // probabilities, per message
+	hold               float64 // probability that a cut link keeps a message for later instead of losing it
+	reshuffle          bool    // the first members change roles all the time
 	delayMin, delayMax time.Duration
+	ordered            bool          // a link keeps the order of messages that are not stale
 	staleMax           time.Duration // how old a stale message may become
 	syncMin, syncMax   time.Duration
 	syncSlow           float64       // probability of a slow sync
@@ -48,6 +51,7 @@ func draw(rng *rand.Rand) profile {
 		lease: 900 * time.Millisecond, heartbeat: 100 * time.Millisecond, spread: 150 * time.Millisecond, tick: 25 * time.Millisecond,
 		clockError: oneOf(rng, 0.01, 0.1, 0.25), bound: rng.IntN(2) == 0,
 		loss: oneOf(rng, 0, 0.01, 0.05, 0.2), dup: oneOf(rng, 0, 0.02, 0.1), stale: oneOf(rng, 0, 0.01, 0.05),
+		hold:     oneOf(rng, 0, 0, 0.1, 0.9),
 		delayMin: 100 * time.Microsecond, delayMax: oneOf(rng, time.Millisecond, 5*time.Millisecond, 60*time.Millisecond),
 		staleMax: oneOf(rng, 200*time.Millisecond, 2*time.Second, 5*time.Second),
 		syncMin:  50 * time.Microsecond, syncMax: oneOf(rng, time.Millisecond, 10*time.Millisecond, 40*time.Millisecond),
@@ -55,6 +59,11 @@ func draw(rng *rand.Rand) profile {
 		inflight: oneOf[int64](rng, 700, 4<<10, 1<<20), message: oneOf[int64](rng, 200, 1<<10, 64<<10), keep: oneOf[int64](rng, 0, 500, 4<<10),
 		segment: 8 << 10, codec: rng.IntN(8) == 0,
 		length: between(rng, time.Second, 5*time.Second), every: oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond),
+	}
+	if p.ordered = rng.IntN(2) == 0; !p.ordered {
+		// Acceptors take no entry out of order: who reorders everything by far
+		// more than the time between messages sees next to no progress.
+		p.delayMax = min(p.delayMax, 5*time.Millisecond)
 	}
 	for k := range p.weights {
 		p.weights[k] = oneOf(rng, 0, 1, 1, 4)
@@ -66,5 +75,18 @@ func draw(rng *rand.Rand) profile {
 		p.weights[troubleMembers] += 4
 	}
 	p.weights[troubleHealNet] += 2
+	if rng.IntN(6) == 0 {
+		p.makeReshuffle(rng)
+	}
 	return p
+}
+
+// makeReshuffle makes a schedule of changing members, and of leaders that are cut
+// off while they change: three of five nodes vote, and others soon do.
+func (p *profile) makeReshuffle(rng *rand.Rand) {
+	p.reshuffle, p.members, p.spares = true, 5, 0
+	p.loss, p.dup = oneOf(rng, 0, 0.01), 0
+	p.weights = [troubles]int{troublePartition: 6, troubleIsolateLeader: 6, troubleHealNet: 6, troubleMembers: 8, troubleTransfer: 1, troubleRestart: 2, troubleOneWay: 2}
+	p.every = oneOf(rng, 150*time.Millisecond, 400*time.Millisecond, 800*time.Millisecond)
+	p.length = between(rng, 3*time.Second, 10*time.Second)
 }

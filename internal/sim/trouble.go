@@ -24,6 +24,7 @@ const (
 	troubleTrim
 	troubleCrashLeader
 	troubleRestart // the process ends and starts at once
+	troubleIsolateLeader
 	troubles
 )
 
@@ -64,7 +65,12 @@ func (w *world) trouble() {
 		}
 	case troubleRestart:
 		w.crashFor(n, false, w.between(0, 5*time.Millisecond))
+	case troubleIsolateLeader:
+		w.isolate(w.leader())
 	case troublePause:
+		if l := w.leader(); l != nil && w.rng.IntN(2) == 0 {
+			n = l
+		}
 		w.pause(n)
 	case troubleTransfer:
 		w.transfer()
@@ -91,6 +97,22 @@ func (w *world) part() {
 		for j := range w.nodes {
 			w.cut[i][j] = side>>i&1 != side>>j&1
 		}
+	}
+}
+
+// isolate cuts a node off, in one direction or in both, from all or from some.
+func (w *world) isolate(n *node) {
+	if n == nil {
+		return
+	}
+	in, out := w.rng.IntN(3) > 0, w.rng.IntN(3) > 0
+	some := w.rng.IntN(3) == 0
+	for i := range w.nodes {
+		if i == n.index || some && w.rng.IntN(2) == 0 {
+			continue
+		}
+		w.cut[i][n.index] = in
+		w.cut[n.index][i] = out
 	}
 }
 
@@ -151,7 +173,15 @@ func (w *world) changeMembers() {
 	}
 	was := w.judge.members[w.judge.current]
 	ms := paxos.Members{Cluster: was.Cluster, List: slices.Clone(was.List)}
-	for range 1 + w.rng.IntN(3) {
+	if w.p.reshuffle {
+		for k, at := range w.rng.Perm(len(ms.List)) {
+			ms.List[at].Role = paxos.Learner
+			if k < 3 {
+				ms.List[at].Role = paxos.Voter
+			}
+		}
+	}
+	for range w.changes() {
 		w.changeOne(&ms, was)
 	}
 	voters := 0
@@ -165,6 +195,13 @@ func (w *world) changeMembers() {
 	}
 	w.judge.wanted[sumOf(paxos.Membership, ms.Encode())] = true
 	n.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms})
+}
+
+func (w *world) changes() int {
+	if w.p.reshuffle {
+		return 0
+	}
+	return 1 + w.rng.IntN(3)
 }
 
 func (w *world) changeOne(ms *paxos.Members, was paxos.Members) {

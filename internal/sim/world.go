@@ -62,7 +62,8 @@ type world struct {
 	queue queue
 	nodes []*node
 	judge *judge
-	cut   [8][8]bool // from, to
+	cut   [8][8]bool   // from, to
+	last  [8][8]moment // when the newest message of a link in order arrives
 	calm  bool
 	final final
 	stats Stats
@@ -144,7 +145,10 @@ func (w *world) build() {
 	first := paxos.Members{Cluster: "sim"}
 	for k := range w.p.members {
 		role := paxos.Voter
-		if k == w.p.members-1 && w.rng.IntN(4) == 0 {
+		switch {
+		case w.p.reshuffle && k >= 3:
+			role = paxos.Learner
+		case k == w.p.members-1 && w.rng.IntN(4) == 0:
 			role = paxos.Witness
 		}
 		first.List = append(first.List, paxos.Member{ID: paxos.NodeID(k + 1), Role: role})
@@ -239,23 +243,31 @@ func (w *world) step(it *item) {
 // send carries a message, or not.
 func (w *world) send(from *node, m *paxos.Message) {
 	to := w.node(m.To)
-	lost := w.cut[from.index][to.index] || !w.calm && w.chance(w.p.loss)
+	cut := w.cut[from.index][to.index]
+	held := cut && w.chance(w.p.hold)
+	lost := cut && !held || !w.calm && w.chance(w.p.loss)
 	if w.tracing {
-		w.tracef("n%d sends %v lost=%v", from.id, m, lost)
+		w.tracef("n%d sends %v lost=%v held=%v", from.id, m, lost, held)
 	}
 	if lost {
 		return
 	}
-	w.deliver(to, m)
+	w.deliver(from, to, m, held)
 	if !w.calm && w.chance(w.p.dup) {
-		w.deliver(to, m)
+		w.deliver(from, to, m, true)
 	}
 }
 
-func (w *world) deliver(to *node, m *paxos.Message) {
+func (w *world) deliver(from, to *node, m *paxos.Message, late bool) {
 	d := w.between(w.p.delayMin, w.p.delayMax)
-	if !w.calm && w.chance(w.p.stale) {
-		d = w.between(w.p.delayMax, w.p.staleMax)
+	if late || !w.calm && w.chance(w.p.stale) {
+		d = w.between(w.p.delayMin, w.p.staleMax)
+		late = true
+	}
+	at := w.now + moment(d)
+	if (w.p.ordered || w.calm) && !late {
+		at = max(at, w.last[from.index][to.index]+1)
+		w.last[from.index][to.index] = at
 	}
 	c := new(paxos.Message)
 	if *c = *m; w.p.codec {
@@ -266,7 +278,7 @@ func (w *world) deliver(to *node, m *paxos.Message) {
 		}
 		*c = got
 	}
-	w.queue.push(item{at: w.now + moment(d), kind: itemMessage, node: to.index, msg: c})
+	w.queue.push(item{at: at, kind: itemMessage, node: to.index, msg: c})
 }
 
 // burst gives some values to a node that believes it leads.

@@ -19,7 +19,7 @@ var All = []Mutant{
 	{Name: "commit-by-index", Classic: true, Why: "an accepted value below the commit index counts, whatever its ballot", File: acceptor,
 		Old: "\tif c.durableAt == c.ballot {\n\t\tc.learnChosen(min(c.heard, c.durable))\n\t}", New: "\tc.learnChosen(min(c.heard, c.win.last()))"},
 	{Name: "lease-from-receipt", Classic: true, Why: "the leader counts its lease from when the answer came", File: leader,
-		Old: `p.sentAt = max(p.sentAt, m.Sent)`, New: `p.sentAt = c.now`},
+		Old: "\tp.granted = max(p.granted, m.Sent)\n\tp.match", New: "\tp.granted = c.now\n\tp.match"},
 	{Name: "no-restart-wait", Classic: true, Why: "a restarted acceptor does not wait for leases it may have granted", File: core,
 		Old: `c.barred = now.Add(cfg.Lease)`, New: `c.barred = 0`},
 
@@ -55,7 +55,7 @@ var All = []Mutant{
 	{Name: "gap-accepted", Why: "an acceptor acknowledges what follows a gap", File: acceptor,
 		Old: `if m.First > c.held+1 {`, New: `if m.First > c.held+1 && len(m.Entries) == 0 {`},
 	{Name: "votes-of-any-ballot", Why: "acknowledgements of an earlier ballot count", File: leader,
-		Old: `if c.phase != leading || m.Ballot != c.ballot {`, New: `if c.phase != leading {`},
+		Old: "\tif c.phase != leading || m.Ballot != c.ballot {\n\t\treturn\n\t}\n\tp := c.lead.peer(m.From)\n\tif p == nil {", New: "\tif c.phase != leading {\n\t\treturn\n\t}\n\tp := c.lead.peer(m.From)\n\tif p == nil {"},
 	{Name: "match-kept-by-raise", Why: "acknowledgements under the old ballot count after a raise", File: leader,
 		Old: `p.match, p.shipped, p.probing = 0, 0, p.id != self`, New: `p.shipped, p.probing = 0, p.id != self`},
 	{Name: "entries-forgotten", Why: "a restarted acceptor does not report what it accepted", File: core,
