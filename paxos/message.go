@@ -138,13 +138,18 @@ func (m *Message) AppendTo(b []byte) []byte {
 }
 
 func appendEntry(b []byte, e *Entry) []byte {
+	return append(AppendEntryHeader(b, e), e.Data...)
+}
+
+// AppendEntryHeader appends an entry as AppendEntry does, but for the data that
+// must follow: it spares copying large data.
+func AppendEntryHeader(b []byte, e *Entry) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint64(b, uint64(e.Instance))
 	b = le.AppendUint64(b, e.Ballot.Round)
 	b = le.AppendUint64(b, uint64(e.Ballot.Node))
 	b = append(b, byte(e.Kind), 0, 0, 0)
-	b = le.AppendUint32(b, uint32(len(e.Data)))
-	return append(b, e.Data...)
+	return le.AppendUint32(b, uint32(len(e.Data)))
 }
 
 // DecodeMessage reads one message that fills b exactly. The entries' data point

@@ -39,11 +39,25 @@ func (k Kind) String() string {
 
 // Record is what the log keeps.
 type Record struct {
-	Group   Group
-	Kind    Kind
-	Key     uint8  // of a state
-	Index   uint64 // of an entry, from 1; for a trim the first index kept
+	Group Group
+	Kind  Kind
+	Key   uint8  // of a state
+	Index uint64 // of an entry, from 1; for a trim the first index kept
+	// Head, if any, is written before Payload as a part of it, which spares a
+	// caller with two pieces the copy. What is read back is all in Payload.
+	Head    []byte
 	Payload []byte
+}
+
+// length is that of the payload as it is stored.
+func (r *Record) length() int { return len(r.Head) + len(r.Payload) }
+
+// whole is the payload in one piece.
+func (r *Record) whole() []byte {
+	if len(r.Head) == 0 {
+		return r.Payload
+	}
+	return append(append(make([]byte, 0, r.length()), r.Head...), r.Payload...)
 }
 
 // The layout, little-endian; every header starts at a multiple of 8 bytes.
@@ -231,10 +245,11 @@ func (h recordHead) record(payload []byte) Record {
 func appendRecord(b []byte, r *Record, s seeds, off int64) []byte {
 	at := len(b)
 	b = append(b, zeros[:recordHeader]...)
-	b = append(b, r.Payload...)
-	b = append(b, zeros[:padded(len(r.Payload))-len(r.Payload)]...)
+	b = append(append(b, r.Head...), r.Payload...)
+	b = append(b, zeros[:padded(r.length())-r.length()]...)
+	payload := b[at+recordHeader : at+recordHeader+r.length()]
 	recordHead{
-		crc: crc32.Checksum(r.Payload, castagnoli), length: len(r.Payload),
+		crc: crc32.Checksum(payload, castagnoli), length: r.length(),
 		group: r.Group, kind: r.Kind, key: r.Key, index: r.Index,
 	}.put(b[at:], s, off)
 	return b

@@ -147,17 +147,17 @@ func (l *Log) admit(recs []Record) error {
 			if err := g.plan(l.call, r.Index, maxGap); err != nil {
 				return fmt.Errorf("group %d: %w", r.Group, err)
 			}
-			if len(r.Payload) > MaxPayload {
-				return fmt.Errorf("entry %d of group %d has %d bytes, limit %d: %w", r.Index, r.Group, len(r.Payload), MaxPayload, ErrInvalid)
+			if r.length() > MaxPayload {
+				return fmt.Errorf("entry %d of group %d has %d bytes, limit %d: %w", r.Index, r.Group, r.length(), MaxPayload, ErrInvalid)
 			}
 		case KindState:
-			if states += int64(len(r.Payload)); len(r.Payload) > MaxState || states > maxStates {
-				return fmt.Errorf("state %d of group %d has %d bytes, limit %d, all states %d: %w", r.Key, r.Group, len(r.Payload), MaxState, maxStates, ErrInvalid)
+			if states += int64(r.length()); r.length() > MaxState || states > maxStates {
+				return fmt.Errorf("state %d of group %d has %d bytes, limit %d, all states %d: %w", r.Key, r.Group, r.length(), MaxState, maxStates, ErrInvalid)
 			}
 		default:
 			return fmt.Errorf("record of %v: %w", r.Kind, ErrInvalid)
 		}
-		bytes += int64(recordSize(len(r.Payload)))
+		bytes += int64(recordSize(r.length()))
 	}
 	if l.waiting > 0 && l.waiting+bytes > l.opt.MaxPending {
 		return fmt.Errorf("%d bytes wait, limit %d: %w", l.waiting, l.opt.MaxPending, ErrBacklog)
@@ -182,7 +182,7 @@ func (l *Log) group(id Group) (*groupIndex, error) {
 
 // add encodes one record that was admitted and notes where it is.
 func (l *Log) add(r *Record) {
-	b := l.room(int64(recordSize(len(r.Payload))))
+	b := l.room(int64(recordSize(r.length())))
 	at := l.encode(b, r)
 	b.seg.used = true
 	l.note(b.seg, r, at)
@@ -198,7 +198,7 @@ func (l *Log) encode(b *batch, r *Record) place {
 	b.count++
 	b.seg.end = b.off + int64(len(b.buf))
 	l.waiting += int64(len(b.buf) - before)
-	return place{segment: uint32(b.seg.number), position: uint32(off / align), length: uint32(len(r.Payload))}
+	return place{segment: uint32(b.seg.number), position: uint32(off / align), length: uint32(r.length())}
 }
 
 // note brings the index up to date with a record at a place.
@@ -209,8 +209,8 @@ func (l *Log) note(seg *segment, r *Record, at place) {
 		g.set(r.Index, at)
 		seg.newest[r.Group] = max(seg.newest[r.Group], r.Index)
 	case KindState:
-		l.stateBytes += int64(len(r.Payload) - len(g.state(r.Key)))
-		g.setState(r.Key, r.Payload)
+		l.stateBytes += int64(r.length() - len(g.state(r.Key)))
+		g.setState(r.Key, r.whole())
 	case KindTrim:
 		g.trimBelow(r.Index)
 	}

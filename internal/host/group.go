@@ -33,6 +33,7 @@ type Group struct {
 
 	mu       sync.Mutex // guards the inbox
 	inbox    []paxos.Message
+	urgent   []paxos.Message
 	commands []paxos.Event
 	looks    []func(*paxos.Core)
 	queue    []proposal
@@ -104,7 +105,13 @@ func (g *Group) tick() {
 
 func (g *Group) receive(msgs []paxos.Message) {
 	g.mu.Lock()
-	g.inbox = append(g.inbox, msgs...)
+	for i := range msgs {
+		if k := msgs[i].Kind; k == paxos.MsgRenew || k == paxos.MsgRenewed {
+			g.urgent = append(g.urgent, msgs[i]) // the lease does not wait behind entries
+			continue
+		}
+		g.inbox = append(g.inbox, msgs[i])
+	}
 	g.mu.Unlock()
 	g.wake()
 }
@@ -193,26 +200,24 @@ func (g *Group) turn() error {
 	now := g.host.opt.Clock()
 	g.rep.Synced(now, g.host.opt.Log.Durable())
 	g.stepInbox(now, &in)
-	for {
-		more := g.stepProposals(now)
-		out, err := g.rep.Flush(now)
-		if err != nil {
-			return err
-		}
-		g.publish(&out)
-		if out.Sync {
-			g.host.requestSync()
-		}
-		g.deliver(out.Messages)
-		for i := range out.Told {
-			out.Told[i].Tell()
-		}
-		if g.advanced != nil && len(out.Chosen) > 0 {
-			g.advanced(g.Chosen())
-		}
-		if !more || !g.rep.Room() {
-			break
-		}
+	more := g.stepProposals(now)
+	out, err := g.rep.Flush(now)
+	if err != nil {
+		return err
+	}
+	g.publish(&out)
+	if out.Sync {
+		g.host.requestSync()
+	}
+	g.deliver(out.Messages)
+	for i := range out.Told {
+		out.Told[i].Tell()
+	}
+	if g.advanced != nil && len(out.Chosen) > 0 {
+		g.advanced(g.Chosen())
+	}
+	if more && g.rep.Room() {
+		g.wake()
 	}
 	clear(in.msgs)
 	g.mu.Lock()
@@ -223,6 +228,7 @@ func (g *Group) turn() error {
 
 // taken is what waited when a turn began.
 type taken struct {
+	urgent []paxos.Message
 	msgs   []paxos.Message
 	cmds   []paxos.Event
 	looks  []func(*paxos.Core)
@@ -232,13 +238,36 @@ type taken struct {
 func (g *Group) takeInbox() taken {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	in := taken{g.inbox, g.commands, g.looks, g.ticked}
+	in := taken{g.urgent, g.inbox, g.commands, g.looks, g.ticked}
+	g.urgent, g.commands, g.looks, g.ticked = nil, nil, nil, false
+	if n := portion(g.inbox); n < len(g.inbox) {
+		in.msgs = append(g.spare[:0], g.inbox[:n]...)
+		g.inbox, g.spare = append(g.inbox[:0], g.inbox[n:]...), nil
+		g.wake()
+		return in
+	}
 	g.inbox, g.spare = g.spare, nil
-	g.commands, g.looks, g.ticked = nil, nil, false
 	return in
 }
 
+// portion is how many messages a turn takes.
+func portion(msgs []paxos.Message) int {
+	bytes := 0
+	for i := range msgs {
+		for k := range msgs[i].Entries {
+			bytes += len(msgs[i].Entries[k].Data)
+		}
+		if bytes >= maxTurnBytes {
+			return i + 1
+		}
+	}
+	return len(msgs)
+}
+
 func (g *Group) stepInbox(now paxos.Time, in *taken) {
+	for i := range in.urgent {
+		g.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &in.urgent[i]})
+	}
 	for i := range in.msgs {
 		g.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &in.msgs[i]})
 	}
@@ -261,13 +290,21 @@ func (g *Group) inspect(look func(*paxos.Core)) {
 	g.wake()
 }
 
-// maxTurn limits the proposals of one turn, so that messages get theirs.
-const maxTurn = 256
+// maxTurn and maxTurnBytes limit the proposals of one flush, and maxTurnBytes the
+// entries that one turn takes from the inbox, so that leases are renewed between.
+const (
+	maxTurn      = 256
+	maxTurnBytes = 4 << 20
+)
 
 // stepProposals gives queued values to the core while it has room. It reports
 // whether some are left.
 func (g *Group) stepProposals(now paxos.Time) bool {
+	bytes := 0
 	for range maxTurn {
+		if bytes >= maxTurnBytes {
+			return true
+		}
 		if !g.rep.Room() {
 			return false
 		}
@@ -281,6 +318,7 @@ func (g *Group) stepProposals(now paxos.Time) bool {
 		g.queue = g.queue[1:]
 		before := g.queued
 		g.queued -= int64(len(p.data)) + 64
+		bytes += len(p.data)
 		if before >= maxQueued && g.queued < maxQueued {
 			g.room.Broadcast()
 		}

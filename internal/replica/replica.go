@@ -28,6 +28,9 @@ type Log interface {
 	Bounds(group wal.Group) (first, last uint64)
 }
 
+// maxRecordHead is the most bytes of a record besides its data.
+const maxRecordHead = 64
+
 // Keys of a group's states in the log.
 const (
 	stateBallot  = 1 // promised ballot: round u64, node u64
@@ -254,11 +257,8 @@ func (r *Replica) persist(eff *paxos.Effects) error {
 		return nil
 	}
 	r.recs = r.recs[:0]
-	need := 0
-	for i := range eff.Records {
-		need += 64 + len(eff.Records[i].Entry.Data)
-	}
-	if cap(r.buf) < need {
+	// The buffer must not move while records point into it.
+	if need := maxRecordHead * len(eff.Records); cap(r.buf) < need {
 		r.buf = make([]byte, 0, need)
 	}
 	b := r.buf[:0]
@@ -271,17 +271,16 @@ func (r *Replica) persist(eff *paxos.Effects) error {
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Ballot.Node))
 			rec.Kind, rec.Key = wal.KindState, stateBallot
 		case paxos.RecordAccept:
-			b = paxos.AppendEntry(b, x.Entry)
-			rec.Kind, rec.Index = wal.KindEntry, uint64(x.Entry.Instance)
+			b = paxos.AppendEntryHeader(b, &x.Entry)
+			rec.Kind, rec.Index, rec.Payload = wal.KindEntry, uint64(x.Entry.Instance), x.Entry.Data
 		case paxos.RecordChosen:
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
 			rec.Kind, rec.Key = wal.KindState, stateChosen
 		case paxos.RecordMembers:
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
-			b = append(b, x.Members.Encode()...)
-			rec.Kind, rec.Key = wal.KindState, stateMembers
+			rec.Kind, rec.Key, rec.Payload = wal.KindState, stateMembers, x.Members.Encode()
 		}
-		rec.Payload = b[from:]
+		rec.Head = b[from:]
 		r.recs = append(r.recs, rec)
 	}
 	lsn, err := r.log.Append(r.recs...)
@@ -289,9 +288,7 @@ func (r *Replica) persist(eff *paxos.Effects) error {
 		return fmt.Errorf("persist records of group %d: %w", r.group, err)
 	}
 	r.appended = lsn
-	if cap(r.buf) > 8<<20 {
-		r.buf = nil
-	}
+	clear(r.recs)
 	return nil
 }
 
