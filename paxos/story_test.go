@@ -20,7 +20,10 @@ import (
 //	campaign n=..           the member's patience is over
 //	lead n=..               the member campaigns and everything settles
 //	tick n=.. / advance by=..   time: the member looks at the clock / it goes on
-//	deliver [from= to= kind= count=] / drop / hold   messages on their way
+//	beat n=..               100 ms pass, the member looks at the clock, everything settles
+//	cut n=.. / mend         messages from and to the members are lost / no more
+//	deliver [from= to= kind= count=] / drop   messages on their way
+//	handover from=.. to=.. round=..   a hand-over that was long on its way arrives
 //	sync n=..               the member's disk has written everything
 //	settle                  deliver and sync until nothing moves
 //	propose n=.. [a b c]    members n=.. voters=.. [witnesses=.. learners=..]
@@ -67,6 +70,7 @@ type story struct {
 	keep  int64
 	nodes []*storyNode
 	net   []Message
+	cut   []NodeID
 	out   strings.Builder
 }
 
@@ -80,6 +84,14 @@ func (s *story) run(d *datadriven.TestData) error {
 		s.deliver(d)
 	case "drop":
 		s.take(d)
+	case "cut":
+		s.cut = numbers(d, "n")
+	case "mend":
+		s.cut = nil
+	case "handover":
+		from, round := numbers(d, "from")[0], uint64(numbers(d, "round")[0])
+		n := s.nodes[numbers(d, "to")[0]-1]
+		s.step(n, Event{Kind: EventMessage, Message: &Message{Kind: MsgHandover, From: from, To: n.id, Ballot: Ballot{Round: round, Node: from}}})
 	case "settle":
 		s.settle()
 	case "advance":
@@ -107,9 +119,17 @@ func (s *story) command(d *datadriven.TestData, n *storyNode) error {
 	case "campaign", "lead":
 		n.core.campaignAt, n.core.leaseEnd, n.core.barred = s.now, min(n.core.leaseEnd, s.now), min(n.core.barred, s.now)
 		s.step(n, Event{Kind: EventTick})
-		if d.Cmd == "lead" {
+		for try := 0; d.Cmd == "lead" && try < 5; try++ { // it may have to learn first
 			s.settle()
+			if n.core.phase == leading {
+				break
+			}
+			s.step(n, Event{Kind: EventTick})
 		}
+	case "beat":
+		s.now = s.now.Add(100 * time.Millisecond)
+		s.step(n, Event{Kind: EventTick})
+		s.settle()
 	case "tick":
 		s.step(n, Event{Kind: EventTick})
 	case "sync":
@@ -164,7 +184,7 @@ func numbers(d *datadriven.TestData, key string) []NodeID {
 		if a.Key != key {
 			continue
 		}
-		for _, v := range a.Vals {
+		for _, v := range strings.Split(strings.Join(a.Vals, ","), ",") {
 			var id NodeID
 			if _, err := fmt.Sscan(v, &id); err == nil {
 				list = append(list, id)
@@ -331,6 +351,9 @@ func roles(ms Members) string {
 func (s *story) send(n *storyNode, m Message) {
 	if m.To == n.id {
 		n.core.Step(s.now, Event{Kind: EventMessage, Message: &m})
+		return
+	}
+	if slices.Contains(s.cut, m.To) || slices.Contains(s.cut, m.From) {
 		return
 	}
 	s.net = append(s.net, m)
