@@ -15,7 +15,7 @@ E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
 SUM  = $(GO) run ./internal/tools/testsum
 
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-clean test test-unit test-e2e race sim bench fuzz vet lint clean
+.PHONY: build demo demo-clean test test-unit test-e2e race sim bench fuzz lint vet clean
 
 build: ## the one binary
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/phxsql
@@ -41,6 +41,12 @@ test-unit: ## without the end-to-end tests
 
 test-e2e: ## real processes, real servers
 	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
+
+lint: bin/golangci-lint ## more than vet; the first run builds the linter, which takes minutes
+	bin/golangci-lint run ./...
+
+bin/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 race: ## unit tests with the race detector
 	$(GO) test -json -race -timeout 10m $(UNIT) | $(SUM)

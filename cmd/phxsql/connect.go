@@ -33,18 +33,17 @@ func (t *target) flags(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&t.addrs, "addr", nil, "admin address (host:port) of the node to ask, instead of the configuration's own; may be given several times")
 }
 
-// connect returns a client for the cluster, and the configuration that gave its
-// secret. Nothing is dialed.
-func (t *target) connect() (*api.Client, config.Config, error) {
+// connect returns a client for the cluster. Nothing is dialed.
+func (t *target) connect() (*api.Client, error) {
 	files, err := t.files()
 	if err != nil {
-		return nil, config.Config{}, err
+		return nil, err
 	}
 	var cs []config.Config
 	for _, f := range files {
 		c, err := config.Load(f)
 		if err != nil {
-			return nil, config.Config{}, err
+			return nil, err
 		}
 		cs = append(cs, c)
 	}
@@ -56,13 +55,13 @@ func (t *target) connect() (*api.Client, config.Config, error) {
 	}
 	secret, err := identity.LoadSecret(cs[0].Cluster.SecretFile)
 	if err != nil {
-		return nil, config.Config{}, err
+		return nil, err
 	}
 	cred, err := secret.Credentials(cs[0].Node.ID)
 	if err != nil {
-		return nil, config.Config{}, err
+		return nil, err
 	}
-	return api.NewClient(addrs, api.ClientTLS(cred)), cs[0], nil
+	return api.NewClient(addrs, api.ClientTLS(cred)), nil
 }
 
 // files returns the configurations to use, at least one.

@@ -24,7 +24,7 @@ func eventsCommand(io stdio) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			c, _, err := t.connect()
+			c, err := t.connect()
 			if err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ standard input, or it is drawn, printed once and kept nowhere.`,
 			if err != nil {
 				return err
 			}
-			c, _, err := o.connect()
+			c, err := o.connect()
 			if err != nil {
 				return err
 			}

@@ -61,7 +61,7 @@ func (o *dumpOptions) dump(cmd *cobra.Command, f func(api.LogEntry) error) error
 	if o.dir != "" {
 		return dumpDir(o.dir, from, to, f)
 	}
-	c, _, err := o.connect()
+	c, err := o.connect()
 	if err != nil {
 		return err
 	}

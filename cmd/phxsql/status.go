@@ -31,7 +31,7 @@ func statusCommand(io stdio) *cobra.Command {
 			if err := checkOutput(o.output); err != nil {
 				return err
 			}
-			c, _, err := o.connect()
+			c, err := o.connect()
 			if err != nil {
 				return err
 			}

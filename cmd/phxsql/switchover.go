@@ -18,7 +18,7 @@ func switchoverCommand(io stdio) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			c, _, err := t.connect()
+			c, err := t.connect()
 			if err != nil {
 				return err
 			}

@@ -117,7 +117,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if hs.Shutdown(grace) != nil {
 		_ = hs.Close()
 	}
-	<-done
+	_ = <-done // http.ErrServerClosed
 	return nil
 }
 

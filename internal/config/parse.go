@@ -143,7 +143,7 @@ func (b *binder) text(key string, v any, u encoding.TextUnmarshaler) {
 }
 
 func (b *binder) scalar(key string, v any, dst reflect.Value) {
-	want := ""
+	var want string
 	switch dst.Kind() {
 	case reflect.String:
 		want = "a string"

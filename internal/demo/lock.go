@@ -36,7 +36,7 @@ func (l Layout) takeLock() (*lock, error) {
 		}
 		return nil, fmt.Errorf("lock demo: %w", err)
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {

@@ -151,7 +151,7 @@ func Detach(ctx context.Context, o Options, args []string) error {
 	case err := <-up:
 		if err != nil {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			<-gone
+			_ = <-gone // how it ended matters less than why it was ended
 		}
 		return err
 	case err := <-gone:
