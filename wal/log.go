@@ -220,6 +220,10 @@ func (l *Log) note(seg *segment, r *Record, at place) {
 // size, and starts batch and segment as needed.
 func (l *Log) room(size int64) *batch {
 	b, seg := l.openBatch(), l.active()
+	if b != nil && b.count > 0 && int64(len(b.buf))+size > maxBatch {
+		l.seal()
+		b = nil
+	}
 	need := size
 	if b == nil {
 		need += batchHeader

@@ -7,12 +7,18 @@ import (
 	"syscall"
 )
 
-// keepBuffer is the largest buffer in bytes that is kept for the next batch.
-const keepBuffer = 4 << 20
+const (
+	// maxBatch limits a batch, but a record always fits into one. Appenders would
+	// stall while the buffer of an endless one grows, and each batch has a sync
+	// of its own, so that only the last of them can be torn.
+	maxBatch = 2 << 20
+	// keepBuffer and keepBuffers limit the buffers kept for batches to come.
+	keepBuffer  = 2 * maxBatch
+	keepBuffers = 8
+)
 
 // Sync makes everything durable that was appended before the call: one write and
-// one fdatasync, or one of each per segment where a batch reaches into another
-// segment. It returns the LSN through which records are durable.
+// one fdatasync, or one of each per segment and per maxBatch bytes. It returns the LSN through which records are durable.
 //
 // It may be called from several goroutines; each call returns when its records are
 // durable, and one that finds them so does nothing. An error is final
@@ -118,7 +124,7 @@ func (l *Log) written(b *batch) {
 	if cap(b.buf) > keepBuffer {
 		b.buf = nil
 	}
-	if len(l.free) < 2 {
+	if len(l.free) < keepBuffers {
 		l.free = append(l.free, b)
 	}
 }

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +28,13 @@ type Group struct {
 	host *Host
 	id   paxos.Group
 	cfg  paxos.Config
-	rep  *replica.Replica // touched by run only
+	rep  *replica.Replica // guarded by turning
 
-	signal chan struct{}
+	signal  chan struct{}
+	turning sync.Mutex  // held during a turn
+	over    bool        // no more turns; guarded by turning
+	work    atomic.Bool // something came in after the last turn had begun
+	owes    atomic.Bool // a sync of the log lets this group go on
 
 	mu       sync.Mutex // guards the inbox
 	inbox    []paxos.Message
@@ -89,18 +94,11 @@ func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Gr
 	return g
 }
 
-func (g *Group) wake() {
-	select {
-	case g.signal <- struct{}{}:
-	default:
-	}
-}
-
 func (g *Group) tick() {
 	g.mu.Lock()
 	g.ticked = true
 	g.mu.Unlock()
-	g.wake()
+	g.poke()
 }
 
 func (g *Group) receive(msgs []paxos.Message) {
@@ -113,7 +111,7 @@ func (g *Group) receive(msgs []paxos.Message) {
 		g.inbox = append(g.inbox, msgs[i])
 	}
 	g.mu.Unlock()
-	g.wake()
+	g.poke()
 }
 
 func (g *Group) command(ev paxos.Event) {
@@ -125,11 +123,35 @@ func (g *Group) command(ev paxos.Event) {
 
 // Propose queues a value to be chosen, behind all that were queued before. It
 // blocks while too much is queued. The group keeps data. After an error done is
-// not called; else it is called once, in order, from the group's goroutine.
+// not called; else it is called once, in order, during a turn of the group.
 func (g *Group) Propose(data []byte, done func(paxos.Instance, error)) error {
 	if len(data) > paxos.MaxEntryData {
 		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
 	}
+	err := g.enqueue(proposal{data, done})
+	if err == nil {
+		g.wake()
+	}
+	return err
+}
+
+// ProposeHere is Propose for callers that hold no lock which a Done callback of
+// this group takes: it may run a turn, and so call them.
+func (g *Group) ProposeHere(data []byte, done func(paxos.Instance, error)) error {
+	if len(data) > paxos.MaxEntryData {
+		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
+	}
+	if err := g.enqueue(proposal{data, done}); err != nil {
+		return err
+	}
+	// Others who are ready to propose do so first: the turn then carries all
+	// their values, without anybody having waited.
+	runtime.Gosched()
+	g.poke()
+	return nil
+}
+
+func (g *Group) enqueue(p proposal) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.leads && !g.closed && g.queued >= maxQueued {
@@ -141,9 +163,8 @@ func (g *Group) Propose(data []byte, done func(paxos.Instance, error)) error {
 	case !g.leads:
 		return ErrNotLeader
 	}
-	g.queue = append(g.queue, proposal{data, done})
-	g.queued += int64(len(data)) + 64
-	g.wake()
+	g.queue = append(g.queue, p)
+	g.queued += int64(len(p.data)) + 64
 	return nil
 }
 
@@ -175,23 +196,6 @@ func (g *Group) SetCandidacy(able bool, delay time.Duration) {
 	g.command(paxos.Event{Kind: paxos.EventCandidacy, Able: able, Delay: delay})
 }
 
-// run is the group's loop. It alone touches the replica.
-func (g *Group) run() {
-	defer g.host.wg.Done()
-	defer g.end()
-	for {
-		select {
-		case <-g.host.stop:
-			return
-		case <-g.signal:
-		}
-		if err := g.turn(); err != nil {
-			g.host.fail(err)
-			return
-		}
-	}
-}
-
 // turn takes in everything that waits and carries out what comes of it.
 func (g *Group) turn() error {
 	in := g.takeInbox()
@@ -217,8 +221,9 @@ func (g *Group) turn() error {
 		g.advanced(g.Chosen())
 	}
 	if more && g.rep.Room() {
-		g.wake()
+		g.work.Store(true)
 	}
+	g.owes.Store(g.rep.Owes())
 	clear(in.msgs)
 	g.mu.Lock()
 	g.spare = in.msgs[:0]
@@ -243,7 +248,7 @@ func (g *Group) takeInbox() taken {
 	if n := portion(g.inbox); n < len(g.inbox) {
 		in.msgs = append(g.spare[:0], g.inbox[:n]...)
 		g.inbox, g.spare = append(g.inbox[:0], g.inbox[n:]...), nil
-		g.wake()
+		g.work.Store(true)
 		return in
 	}
 	g.inbox, g.spare = g.spare, nil
@@ -282,7 +287,7 @@ func (g *Group) stepInbox(now paxos.Time, in *taken) {
 	}
 }
 
-// inspect runs a function on the core in the group's goroutine.
+// inspect runs a function on the core during a turn.
 func (g *Group) inspect(look func(*paxos.Core)) {
 	g.mu.Lock()
 	g.looks = append(g.looks, look)
@@ -390,7 +395,9 @@ func (g *Group) deliver(msgs []paxos.Message) {
 	}
 }
 
+// end fails everybody who waits. The caller holds turning.
 func (g *Group) end() {
+	g.over = true
 	g.lease.Store(0)
 	g.mu.Lock()
 	g.closed = true

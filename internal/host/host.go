@@ -1,10 +1,11 @@
 // Package host runs replicas in production: it owns their goroutines, their
 // clock and the syncs of the log that they share.
 //
-// Goroutines: one loop per group, which alone touches its replica; one syncer,
-// which alone calls Sync, so that all groups share each fdatasync; one ticker.
-// All end with Close. While the syncer waits for the disk the loops go on: they
-// answer heartbeats, send proposals and collect what the next sync will carry.
+// Goroutines: one loop per group; one syncer, which alone calls Sync, so that all
+// groups share each fdatasync; one ticker. All end with Close. What arrives for a
+// group is carried out in turns, by the loop or by whoever brought it (see poke).
+// While the syncer waits for the disk the turns go on: they answer heartbeats, send
+// proposals and collect what the next sync will carry.
 // This is how batches form: by what queued during the last sync, never by delay.
 package host
 
@@ -142,7 +143,34 @@ func (h *Host) syncer() {
 		if !h.sync() {
 			return
 		}
-		h.groups.Range(func(_, g any) bool { g.(*Group).wake(); return true })
+		h.synced()
+	}
+}
+
+// synced lets the groups go on that wait for the disk. A group that is alone goes
+// on at once; while the disk has more to do the groups' loops are woken instead, so
+// that the next sync does not wait for them.
+func (h *Host) synced() {
+	var one *Group
+	alone := len(h.kick) == 0
+	h.groups.Range(func(_, v any) bool {
+		g := v.(*Group)
+		switch {
+		case !g.owes.Load():
+		case one == nil && alone:
+			one = g
+		default:
+			alone = false
+			g.wake()
+		}
+		return true
+	})
+	switch {
+	case one == nil:
+	case alone:
+		one.poke()
+	default:
+		one.wake()
 	}
 }
 
