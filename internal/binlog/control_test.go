@@ -4,6 +4,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/gtid"
 )
 
 // mixed is a server's own file: DDL, DML, a tagged GTID, a compressed
@@ -88,6 +90,11 @@ func TestControlEventsRoundTrip(t *testing.T) {
 		if f, p, err := ParseHeartbeat(e); f != "binlog.000007" || p != pos || err != nil || !Verify(e) {
 			t.Errorf("heartbeat v2: %q %d %v, want %d", f, p, err, pos)
 		}
+	}
+	tx := Transaction{GTID: gtid.GTID{Source: gtid.Source{UUID: gtid.UUID{7}}, GNO: 9}, Length: 70000, LastCommitted: 3, SequenceNumber: 4}
+	e = AppendGTID(nil, tx, 5, time.Unix(9, 0), 4)
+	if got, err := ParseGTID(e); err != nil || got != tx || !Verify(e) {
+		t.Errorf("gtid: %+v %v, want %+v", got, err, tx)
 	}
 	e = AppendFormatDescription(nil, "9.7.4", 5, time.Unix(9, 0), time.Time{}, 0, 0)
 	if h, err := ParseHeader(e); err != nil || h.LogPos != 0 || !Verify(e) {

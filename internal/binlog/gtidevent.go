@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"time"
 
 	"github.com/phxsql/phxsql/internal/gtid"
 )
@@ -238,4 +239,34 @@ func (r *serialReader) text() string {
 	s := string(r.b[:n])
 	r.b = r.b[n:]
 	return s
+}
+
+// AppendGTID appends a classic GTID event. Position is where the event stands in
+// its file, 0 for none. The tag of the GTID must be empty.
+func AppendGTID(b []byte, t Transaction, serverID uint32, now time.Time, position uint32) []byte {
+	if t.GTID.Tag != "" {
+		panic("binlog: a classic GTID event cannot hold the tag " + t.GTID.Tag)
+	}
+	le := binary.LittleEndian
+	b, start := open(b, Header{Timestamp: unix(now), Type: GTID, ServerID: serverID})
+	b = append(b, 0) // flags
+	b = append(b, t.GTID.UUID[:]...)
+	b = le.AppendUint64(b, uint64(t.GTID.GNO))
+	b = append(b, clockType)
+	b = le.AppendUint64(b, uint64(t.LastCommitted))
+	b = le.AppendUint64(b, uint64(t.SequenceNumber))
+	const oneTimestamp = 1<<55 - 1
+	micros := le.AppendUint64(nil, uint64(now.UnixMicro())&oneTimestamp)
+	b = append(b, micros[:7]...)
+	b = appendPackedInt(b, t.Length)
+	b = le.AppendUint32(b, 80400) // server version that the transaction needs
+	return seal(b, start, position)
+}
+
+// AppendEvent appends an event of any type whose body is given. It fills in
+// the size, the end position if position is not 0, and the CRC32.
+func AppendEvent(b []byte, h Header, body []byte, position uint32) []byte {
+	b, start := open(b, h)
+	b = append(b, body...)
+	return seal(b, start, position)
 }

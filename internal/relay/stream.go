@@ -64,9 +64,8 @@ func (s *stream) first() error { return s.next() }
 // run reads until the connection ends or something is wrong with it.
 func (s *stream) run() error {
 	for {
-		if s.bl.Started() && s.mode == between && s.br.Buffered() < packetHead+binlog.HeaderSize {
-			// Nothing more has arrived: what is here goes now. While the
-			// log works on it, the next group gathers.
+		if s.idle() {
+			// While the log works on this group, the next one gathers.
 			if err := s.proposeGroup(); err != nil {
 				return err
 			}
@@ -75,6 +74,12 @@ func (s *stream) run() error {
 			return err
 		}
 	}
+}
+
+// idle reports whether whole transactions are here and nothing more has arrived:
+// they go now.
+func (s *stream) idle() bool {
+	return s.mode == between && s.bl.Started() && s.br.Buffered() < packetHead+binlog.HeaderSize
 }
 
 // next reads one event.
