@@ -18,6 +18,7 @@ const (
 	itemPropose
 	itemHeal
 	itemJudge
+	itemAmbush
 )
 
 // item is something that will happen.

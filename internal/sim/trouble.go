@@ -100,6 +100,16 @@ func (w *world) part() {
 	}
 }
 
+// ambush parts the nodes while a membership is being decided, for long enough that
+// both sides try to lead.
+func (w *world) ambush() {
+	w.part()
+	w.truce = w.now + moment(w.between(time.Second, 2500*time.Millisecond))
+	if w.tracing {
+		w.tracef("-- ambush; cut %v", w.cut)
+	}
+}
+
 // isolate cuts a node off, in one direction or in both, from all or from some.
 func (w *world) isolate(n *node) {
 	if n == nil {
@@ -194,6 +204,9 @@ func (w *world) changeMembers() {
 		return
 	}
 	w.judge.wanted[sumOf(paxos.Membership, ms.Encode())] = true
+	if w.p.reshuffle && w.rng.IntN(2) == 0 {
+		w.later(w.between(0, 3*w.p.delayMax+w.p.syncMax), itemAmbush)
+	}
 	n.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms})
 }
 

@@ -65,6 +65,7 @@ type world struct {
 	cut   [8][8]bool   // from, to
 	last  [8][8]moment // when the newest message of a link in order arrives
 	calm  bool
+	truce moment // no trouble before
 	final final
 	stats Stats
 
@@ -192,8 +193,15 @@ func (w *world) step(it *item) {
 	switch it.kind {
 	case itemTrouble:
 		if !w.calm {
-			w.trouble()
+			if w.now >= w.truce {
+				w.trouble()
+			}
 			w.later(w.between(0, 2*w.p.every), itemTrouble)
+		}
+		return
+	case itemAmbush:
+		if !w.calm {
+			w.ambush()
 		}
 		return
 	case itemPropose:
