@@ -29,7 +29,7 @@ func (g *Group) Bootstrap(ctx context.Context, ms paxos.Members) error {
 	}
 }
 
-// bootstrap runs in the group's goroutine. The new replica starts from the log
+// bootstrap runs during a turn. The new replica starts from the log
 // like one of a new process; what it appends later is synced behind the
 // membership, so no vow can come before it.
 func (g *Group) bootstrap(ms paxos.Members) error {

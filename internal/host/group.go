@@ -211,6 +211,7 @@ func (g *Group) turn() error {
 	}
 	g.publish(&out)
 	if out.Sync {
+		g.owes.Store(true) // before the sync that it waits for can end
 		g.host.requestSync()
 	}
 	g.deliver(out.Messages)

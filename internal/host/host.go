@@ -89,8 +89,8 @@ func (h *Host) Start(id paxos.Group, cfg paxos.Config) (*Group, error) {
 	return h.StartObserved(id, cfg, nil)
 }
 
-// StartObserved is Start with an observer, which is called from the group's
-// goroutine whenever Chosen has advanced, after the proposers were told. It must
+// StartObserved is Start with an observer, which is called during
+// a turn whenever Chosen has advanced, after the proposers were told. It must
 // not wait for anything.
 func (h *Host) StartObserved(id paxos.Group, cfg paxos.Config, advanced func(paxos.Instance)) (*Group, error) {
 	r, err := replica.Open(h.opt.Log, wal.Group(id), cfg, h.opt.Clock())

@@ -122,7 +122,7 @@ func (g *group) propose(ctx context.Context, value []byte) outcome {
 	}
 	c := calls.Get().(*call)
 	c.size = size
-	if err := g.log.Propose(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) }); err != nil {
+	if err := g.log.ProposeHere(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) }); err != nil {
 		g.space.Release(size)
 		return outcome{err: err}
 	}
