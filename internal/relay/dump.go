@@ -266,6 +266,8 @@ type eventWriter struct {
 	left  uint32 // bytes of the event that are not written yet
 	frame int    // bytes of the frame that are not written yet
 	more  bool   // the frame is a full one: another must follow
+
+	framed [frameHeader]byte // scratch: a local one would be allocated each time
 }
 
 // inside reports whether an event is only partly written.
@@ -324,9 +326,9 @@ func (o *eventWriter) begin(head []byte) error {
 func (o *eventWriter) startFrame(payload int) error {
 	n := min(payload, maxFrame)
 	o.frame, o.more = n, n == maxFrame
-	head := [frameHeader]byte{byte(n), byte(n >> 8), byte(n >> 16), o.seq}
+	o.framed = [frameHeader]byte{byte(n), byte(n >> 8), byte(n >> 16), o.seq}
 	o.seq++
-	_, err := o.w.Write(head[:])
+	_, err := o.w.Write(o.framed[:])
 	return err
 }
 
