@@ -303,9 +303,12 @@ func TestCheckpointsTrimTheLogOfAllThatAllNodesHave(t *testing.T) {
 	until(t, "trim", func() bool {
 		c.propose(0, next, 10)
 		next += 10
-		n := c.leader(0)
-		_, _, err := n.Read(0, 2)
-		return errors.Is(err, ErrTrimmed)
+		for _, n := range c.nodes {
+			if _, _, err := n.Read(0, 2); !errors.Is(err, ErrTrimmed) {
+				return false
+			}
+		}
+		return true
 	})
 	lead := c.leader(0)
 	down := lead.opt.ID%3 + 1
