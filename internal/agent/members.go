@@ -139,14 +139,41 @@ func (a *Agent) rwAddr(id paxos.NodeID) (string, bool) {
 	return an.Member.RWAddr, ok && an.Member.RWAddr != ""
 }
 
-// whyUnreachable says what the transport knows about a silent member.
-func (a *Agent) whyUnreachable(id paxos.NodeID) string {
-	for _, p := range a.transport.Status().Peers {
-		if p.ID == id && !p.Connected && p.LastError != "" {
-			return ": " + p.LastError
+// unreachable says why a silent member cannot be heard of, as far as the transport
+// knows.
+func (a *Agent) unreachable(id paxos.NodeID) api.Problem {
+	p := api.Problem{
+		Name: "unreachable", Reason: "nothing was heard of this member lately",
+		Hint: "start its agent, or look at the network between the members",
+	}
+	for _, s := range a.transport.Status().Peers {
+		if s.ID != id || s.Connected || s.LastError == "" {
+			continue
+		}
+		p.Reason += ": " + s.LastError
+		if s.Reason == transport.Reason(transport.ErrWrongLog) {
+			p.Name, p.Hint = "wrong_log", lostLogHint
 		}
 	}
-	return ""
+	return p
+}
+
+// lostLogHint is what to do about a member that has lost its log. It must not
+// vote with another one: it has forgotten what it promised.
+const lostLogHint = "bring its old data directory back; without it this member cannot take part any more"
+
+// refusedFor is how long the refusal of a blank node counts.
+const refusedFor = 30 * time.Second
+
+// refused returns why the members of a cluster do not take in this blank node, if
+// any of them said so lately.
+func (a *Agent) refused() (api.Problem, bool) {
+	for _, r := range a.transport.Status().Refused {
+		if r.Reason == transport.Reason(transport.ErrWrongLog) && time.Since(r.Last) < refusedFor {
+			return api.Problem{Name: "wrong_log", Reason: r.Error, Hint: lostLogHint}, true
+		}
+	}
+	return api.Problem{}, false
 }
 
 func (a *Agent) logBytes() int64 { return a.wal.Size() }

@@ -117,6 +117,9 @@ func (a *Agent) member() api.MemberStatus {
 	if s.view.Lead.Self {
 		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())
 	}
+	if p, ok := a.refused(); ok && !s.view.Member {
+		m.Problems = append([]api.Problem{p}, m.Problems...)
+	}
 	if s.seen.Executed != nil {
 		m.Engine.GTIDExecuted = s.seen.Executed.String()
 	}
@@ -172,10 +175,7 @@ func (a *Agent) memberStatus(m paxos.Member, now time.Time) api.MemberStatus {
 	ms.Alive = ok && age < aliveFor
 	if !ms.Alive {
 		ms.State, ms.Master = api.StateUnknown, false
-		ms.Problems = append(ms.Problems, api.Problem{
-			Name: "unreachable", Reason: "nothing was heard of this member lately" + a.whyUnreachable(m.ID),
-			Hint: "start its agent, or look at the network between the members",
-		})
+		ms.Problems = append(ms.Problems, a.unreachable(m.ID))
 	}
 	return ms
 }
