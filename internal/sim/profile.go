@@ -43,9 +43,12 @@ func between(rng *rand.Rand, a, b time.Duration) time.Duration {
 
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
+// Reshuffle says which seeds change the membership all the time: its multiples.
+const Reshuffle = 6
+
 // draw makes a profile. Most have some trouble of each kind; some have one kind
 // only, and much of it.
-func draw(rng *rand.Rand) profile {
+func draw(seed uint64, rng *rand.Rand) profile {
 	p := profile{
 		members: oneOf(rng, 3, 3, 3, 5), spares: oneOf(rng, 0, 0, 0, 1, 2),
 		lease: 900 * time.Millisecond, heartbeat: 100 * time.Millisecond, spread: 150 * time.Millisecond, tick: 25 * time.Millisecond,
@@ -75,7 +78,7 @@ func draw(rng *rand.Rand) profile {
 		p.weights[troubleMembers] += 4
 	}
 	p.weights[troubleHealNet] += 2
-	if rng.IntN(6) == 0 {
+	if seed%Reshuffle == 0 {
 		p.makeReshuffle(rng)
 	}
 	return p

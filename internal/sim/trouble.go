@@ -101,14 +101,52 @@ func (w *world) part() {
 }
 
 // ambush parts the nodes while a membership is being decided, for long enough that
-// both sides try to lead.
+// both sides try to lead. If it can, it gives one side a majority of the old members
+// and the other side one of the new.
 func (w *world) ambush() {
-	w.part()
+	was := w.judge.members[w.judge.current]
+	for range 30 {
+		w.part()
+		k := w.rng.IntN(len(w.nodes))
+		if a, b := w.sides(k); a.majority(was) && b.majority(w.asked) && a.any(w.asked) {
+			break
+		}
+	}
 	w.truce = w.now + moment(w.between(time.Second, 2500*time.Millisecond))
 	if w.tracing {
 		w.tracef("-- ambush; cut %v", w.cut)
 	}
 }
+
+// side is a set of nodes that can talk with each other.
+type side map[paxos.NodeID]bool
+
+// sides returns the nodes that node k can send to, itself included, and the rest.
+func (w *world) sides(k int) (with, rest side) {
+	with, rest = side{}, side{}
+	for i, n := range w.nodes {
+		if w.cut[k][i] {
+			rest[n.id] = true
+		} else {
+			with[n.id] = true
+		}
+	}
+	return with, rest
+}
+
+func (s side) voters(ms paxos.Members) int {
+	count := 0
+	for _, m := range ms.List {
+		if m.Votes() && s[m.ID] {
+			count++
+		}
+	}
+	return count
+}
+
+func (s side) majority(ms paxos.Members) bool { return s.voters(ms) >= ms.Quorum() }
+
+func (s side) any(ms paxos.Members) bool { return s.voters(ms) > 0 }
 
 // isolate cuts a node off, in one direction or in both, from all or from some.
 func (w *world) isolate(n *node) {
@@ -204,6 +242,7 @@ func (w *world) changeMembers() {
 		return
 	}
 	w.judge.wanted[sumOf(paxos.Membership, ms.Encode())] = true
+	w.asked = ms
 	if w.p.reshuffle && w.rng.IntN(2) == 0 {
 		w.later(w.between(0, 3*w.p.delayMax+w.p.syncMax), itemAmbush)
 	}

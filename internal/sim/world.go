@@ -66,6 +66,8 @@ type world struct {
 	last  [8][8]moment // when the newest message of a link in order arrives
 	calm  bool
 	truce moment // no trouble before
+
+	asked paxos.Members // the membership that was asked for last
 	final final
 	stats Stats
 
@@ -142,7 +144,7 @@ func (w *world) between(a, b time.Duration) time.Duration { return between(w.rng
 func (w *world) node(id paxos.NodeID) *node { return w.nodes[id-1] }
 
 func (w *world) build() {
-	w.p = draw(w.rng)
+	w.p = draw(w.seed, w.rng)
 	first := paxos.Members{Cluster: "sim"}
 	for k := range w.p.members {
 		role := paxos.Voter

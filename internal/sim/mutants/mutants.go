@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/sim"
 )
 
 // Mutant is one planted fault.
@@ -27,6 +29,8 @@ type Mutant struct {
 	New  string
 	// Classic marks the faults that every run of the tests must find.
 	Classic bool
+	// Reshuffle hunts with schedules that change the membership all the time.
+	Reshuffle bool
 }
 
 // Source returns the patched source of the mutant.
@@ -79,8 +83,13 @@ type Result struct {
 var failLine = regexp.MustCompile(`FAIL rule=(\S+) seed=(\d+) after=(\S+)`)
 
 // Hunt runs the simulator with the mutant inside, for a time at most.
-func Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
-	out, err := exec.CommandContext(ctx, program, "-quiet", "-seed", strconv.FormatUint(seed, 10), "-for", limit.String()).CombinedOutput()
+func (m Mutant) Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
+	step := uint64(1)
+	if m.Reshuffle {
+		step = sim.Reshuffle
+		seed *= step
+	}
+	out, err := exec.CommandContext(ctx, program, "-quiet", "-seed", strconv.FormatUint(seed, 10), "-step", strconv.FormatUint(step, 10), "-for", limit.String()).CombinedOutput()
 	hit := failLine.FindSubmatch(out)
 	if hit == nil {
 		if err != nil {
@@ -91,7 +100,7 @@ func Hunt(ctx context.Context, program string, seed uint64, limit time.Duration)
 	r := Result{Found: true, Rule: string(hit[1])}
 	r.Seed, _ = strconv.ParseUint(string(hit[2]), 10, 64) // the pattern has made sure
 	r.After, _ = time.ParseDuration(string(hit[3]))
-	r.Runs = r.Seed - seed + 1
+	r.Runs = (r.Seed-seed)/step + 1
 	return r, nil
 }
 

@@ -48,7 +48,7 @@ func TestClassicFaultsAreFound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := Hunt(ctx, program, 1, 2*time.Minute)
+		r, err := m.Hunt(ctx, program, 1, 2*time.Minute)
 		cancel()
 		if err != nil {
 			t.Fatal(err)

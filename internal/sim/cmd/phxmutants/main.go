@@ -52,7 +52,7 @@ func run(limit time.Duration, seed uint64, only string) (missed int, err error) 
 		if err != nil {
 			return missed, err
 		}
-		r, err := mutants.Hunt(context.Background(), program, seed, limit)
+		r, err := m.Hunt(context.Background(), program, seed, limit)
 		if err != nil {
 			return missed, fmt.Errorf("hunt %s: %w", m.Name, err)
 		}

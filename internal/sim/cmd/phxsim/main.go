@@ -17,6 +17,7 @@ import (
 func main() {
 	forTime := flag.Duration("for", time.Minute, "how long to run fresh seeds")
 	seed := flag.Uint64("seed", 0, "the first seed; 0 draws it from the time")
+	step := flag.Uint64("step", 1, "distance from one seed to the next")
 	count := flag.Uint64("n", 0, "number of seeds; 0: as many as the time allows")
 	lines := flag.Int("trace", 60, "number of steps printed of a failure")
 	quiet := flag.Bool("quiet", false, "print a failure in one line")
@@ -43,7 +44,7 @@ func main() {
 	failures := 0
 	start := time.Now()
 	var sum sim.Stats
-	for s := *seed; (*count == 0 && time.Since(start) < *forTime) || s-*seed < *count; s++ {
+	for s := *seed; (*count == 0 && time.Since(start) < *forTime) || (s-*seed)/(*step) < *count; s += *step {
 		st, v := sim.Run(s)
 		sum.Add(st)
 		if v == nil {
