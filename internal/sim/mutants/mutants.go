@@ -31,6 +31,9 @@ type Mutant struct {
 	Classic bool
 	// Reshuffle hunts with schedules that change the membership all the time.
 	Reshuffle bool
+	// Story names the story in paxos/testdata that finds the fault, where it
+	// takes more coincidences than random schedules have in minutes.
+	Story string
 }
 
 // Source returns the patched source of the mutant.
@@ -45,15 +48,47 @@ func (m Mutant) Source(root string) ([]byte, error) {
 	return bytes.Replace(b, []byte(m.Old), []byte(m.New), 1), nil
 }
 
-// Build builds the simulator with the mutant inside and returns the program.
-func (m Mutant) Build(ctx context.Context, root, dir string) (string, error) {
+// Find looks for the mutant: with its story, or with the simulator from a seed on,
+// for a time at most. The directory is for what is built.
+func (m Mutant) Find(ctx context.Context, root, dir string, seed uint64, limit time.Duration) (Result, error) {
+	overlay, err := m.overlay(root, dir)
+	if err != nil {
+		return Result{}, err
+	}
+	if m.Story != "" {
+		return m.tell(ctx, root, overlay)
+	}
+	program, err := m.build(ctx, root, dir, overlay)
+	if err != nil {
+		return Result{}, err
+	}
+	defer os.Remove(program) // the directory goes in the end all the same
+	return m.hunt(ctx, program, seed, limit)
+}
+
+// tell runs the mutant's story.
+func (m Mutant) tell(ctx context.Context, root, overlay string) (Result, error) {
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-overlay", overlay, "-run", "^TestStories$/^"+m.Story+"$", "./paxos")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return Result{}, nil
+	}
+	if !bytes.Contains(out, []byte("--- FAIL: TestStories")) {
+		return Result{}, fmt.Errorf("tell the story of mutant %s: %w\n%s", m.Name, err, out)
+	}
+	return Result{Found: true, Rule: "story", After: time.Since(start)}, nil
+}
+
+// overlay writes the patched source and the file that puts it into its place.
+func (m Mutant) overlay(root, dir string) (string, error) {
 	src, err := m.Source(root)
 	if err != nil {
 		return "", err
 	}
 	patched := filepath.Join(dir, m.Name+".go")
 	overlay := filepath.Join(dir, m.Name+".json")
-	program := filepath.Join(dir, "phxsim-"+m.Name)
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.File): patched}})
 	if err != nil {
 		return "", fmt.Errorf("encode overlay: %w", err)
@@ -63,6 +98,12 @@ func (m Mutant) Build(ctx context.Context, root, dir string) (string, error) {
 			return "", fmt.Errorf("write mutant %s: %w", m.Name, err)
 		}
 	}
+	return overlay, nil
+}
+
+// build builds the simulator with the mutant inside.
+func (m Mutant) build(ctx context.Context, root, dir, overlay string) (string, error) {
+	program := filepath.Join(dir, "phxsim-"+m.Name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", program, "./internal/sim/cmd/phxsim")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -82,8 +123,7 @@ type Result struct {
 
 var failLine = regexp.MustCompile(`FAIL rule=(\S+) seed=(\d+) after=(\S+)`)
 
-// Hunt runs the simulator with the mutant inside, for a time at most.
-func (m Mutant) Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
+func (m Mutant) hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
 	step := uint64(1)
 	if m.Reshuffle {
 		step = sim.Reshuffle

@@ -44,11 +44,7 @@ func TestClassicFaultsAreFound(t *testing.T) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-		program, err := m.Build(ctx, root, t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := m.Hunt(ctx, program, 1, 2*time.Minute)
+		r, err := m.Find(ctx, root, t.TempDir(), 1, 2*time.Minute)
 		cancel()
 		if err != nil {
 			t.Fatal(err)

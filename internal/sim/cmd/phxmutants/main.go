@@ -48,11 +48,7 @@ func run(limit time.Duration, seed uint64, only string) (missed int, err error) 
 		if !pattern.MatchString(m.Name) {
 			continue
 		}
-		program, err := m.Build(context.Background(), root, dir)
-		if err != nil {
-			return missed, err
-		}
-		r, err := m.Hunt(context.Background(), program, seed, limit)
+		r, err := m.Find(context.Background(), root, dir, seed, limit)
 		if err != nil {
 			return missed, fmt.Errorf("hunt %s: %w", m.Name, err)
 		}
@@ -62,7 +58,6 @@ func run(limit time.Duration, seed uint64, only string) (missed int, err error) 
 			continue
 		}
 		fmt.Printf("%-26s %-20s %8d %8d %10v\n", m.Name, r.Rule, r.Seed, r.Runs, r.After.Round(time.Millisecond))
-		os.Remove(program) // the directory goes in the end all the same
 	}
 	return missed, nil
 }
