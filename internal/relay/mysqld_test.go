@@ -323,6 +323,7 @@ func largeTransactions(t *testing.T, r *rig, follower *server) {
 	r.drain()
 	follower.waitFor(r.journal.Executed())
 	sameTables(t, m, follower, "t.a")
+	m.exec("TRUNCATE t.a") // the later parts are about other things
 	t.Logf("tail %+v", r.tail.Stats())
 }
 

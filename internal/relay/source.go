@@ -84,6 +84,9 @@ type Source struct {
 
 // NewSource returns a source of the journal's log.
 func NewSource(log Log, journal *Journal, o SourceOptions) *Source {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	return &Source{log: log, journal: journal, o: o, logger: o.Logger}
 }
 

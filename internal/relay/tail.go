@@ -111,6 +111,9 @@ func NewTail(p Proposer, ledger Ledger, o TailOptions) *Tail {
 	if o.ChunkSize <= 0 {
 		o.ChunkSize = 1 << 20
 	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	if o.Patience <= 0 {
 		o.Patience = 5 * time.Second
 	}
