@@ -72,6 +72,9 @@ func (m Mutant) tell(ctx context.Context, root, overlay string) (Result, error) 
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-overlay", overlay, "-run", "^TestStories$/^"+m.Story+"$", "./paxos")
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
+	if bytes.Contains(out, []byte("no tests to run")) {
+		return Result{}, fmt.Errorf("tell the story of mutant %s: there is none named %s", m.Name, m.Story)
+	}
 	if err == nil {
 		return Result{}, nil
 	}

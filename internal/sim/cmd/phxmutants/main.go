@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	limit := flag.Duration("for", time.Minute, "how long to hunt one mutant")
+	limit := flag.Duration("for", 3*time.Minute, "how long to hunt one mutant")
 	seed := flag.Uint64("seed", 1, "the first seed")
 	only := flag.String("run", "", "run the mutants whose names match this pattern only")
 	flag.Parse()
