@@ -253,6 +253,7 @@ func (c *Core) onDurable(m *Message) {
 // whatever this member accepted there before.
 func (c *Core) onLearn(m *Message) {
 	if m.First > c.chosen+1 {
+		c.onTrimmed(m)
 		return
 	}
 	if c.phase == leading {
@@ -286,6 +287,34 @@ func (c *Core) onLearn(m *Message) {
 		c.abandonAttempt()
 		c.campaignAt = c.now // it was refused for what it has learned now
 	}
+}
+
+// onTrimmed notes that a member no longer has what this one lacks, and asks the
+// others. Where nobody has it the application must bring a snapshot.
+func (c *Core) onTrimmed(m *Message) {
+	if len(m.Entries) > 0 || c.phase == leading {
+		return
+	}
+	c.lacking = m.First
+	if c.now < c.asked.Add(c.cfg.Heartbeat) {
+		return
+	}
+	c.asked = c.now
+	for _, o := range c.members.List {
+		if o.ID != c.cfg.Self && o.ID != m.From {
+			c.free(Message{Kind: MsgAsk, To: o.ID, First: c.chosen + 1})
+		}
+	}
+}
+
+// Lacking is the oldest instance that another member could still teach, when
+// that is beyond what this member needs next; else 0. A member that goes on
+// lacking needs a snapshot of the application through Lacking-1 or later.
+func (c *Core) Lacking() Instance {
+	if c.lacking <= c.chosen+1 {
+		return 0
+	}
+	return c.lacking
 }
 
 // overtaken reports whether a chosen entry shows that a higher ballot than the

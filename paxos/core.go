@@ -163,6 +163,8 @@ type Core struct {
 	leader    NodeID   // whose entries are accepted, 0 when nobody is known
 	ballot    Ballot   // under which leader speaks; the own one in phase leading
 	held      Instance // everything through held is chosen or accepted at ballot
+	lacking   Instance // oldest instance of a member that has trimmed what this one lacks
+	asked     Time     // when others were asked because of it
 	heard     Instance // everything through heard is chosen, in the words of a leader
 	durable   Instance // what of held is on disk; counts only while durableAt == ballot
 	durableAt Ballot

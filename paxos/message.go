@@ -20,7 +20,7 @@ const (
 	MsgAccept   MessageKind = 5 // phase 2a: Entries, contiguous from First; also heartbeat and notice of Chosen
 	MsgAccepted MessageKind = 6 // phase 2b: everything through Through is durable here under Ballot
 	MsgHandover MessageKind = 7 // the leader of Ballot renounces it, and every lower one of its own, in favour of To
-	MsgLearn    MessageKind = 8 // Entries are chosen, contiguous from First; needs no ballot
+	MsgLearn    MessageKind = 8 // Entries are chosen, contiguous from First; needs no ballot. None: what was asked for is trimmed, First is the oldest kept
 	MsgAsk      MessageKind = 9 // asks any member for a MsgLearn from First on
 	// MsgRenew and its answer renew the lease and say nothing of the log, so
 	// that they may overtake the entries that a busy connection carries.

@@ -29,6 +29,45 @@ func (g *Group) Bootstrap(ctx context.Context, ms paxos.Members) error {
 	}
 }
 
+// Install makes the member go on behind an instance whose effect the application
+// has got as a snapshot, when nobody has the log before it any more. The caller
+// must have made its copy durable. It says anew whether this member may lead.
+func (g *Group) Install(ctx context.Context, through paxos.Instance, ms paxos.Members) error {
+	done := make(chan error, 1)
+	g.inspect(func(*paxos.Core) { done <- g.install(through, ms) })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("install snapshot in group %d: %w", g.id, ctx.Err())
+	case <-g.host.stop:
+		return ErrClosed
+	}
+}
+
+// install runs during a turn, and holds the group up until the log is synced.
+func (g *Group) install(through paxos.Instance, ms paxos.Members) error {
+	if c := g.rep.Core(); c.Leadership().Leader == g.cfg.Self || c.Chosen() >= through {
+		return fmt.Errorf("install snapshot in group %d through %d, chosen is %d: %w", g.id, through, c.Chosen(), replica.ErrOldSnapshot)
+	}
+	if err := replica.Install(g.host.opt.Log, wal.Group(g.id), through, ms); err != nil {
+		return err
+	}
+	if _, err := g.host.opt.Log.Sync(); err != nil {
+		return fmt.Errorf("install snapshot in group %d: %w", g.id, err)
+	}
+	r, err := replica.Open(g.host.opt.Log, wal.Group(g.id), g.cfg, g.host.opt.Clock())
+	if err != nil {
+		return err
+	}
+	g.rep.Abandon()
+	g.rep = r
+	g.recent.reset()
+	g.chosen.Store(uint64(through))
+	g.announce()
+	return nil
+}
+
 // bootstrap runs during a turn. The new replica starts from the log
 // like one of a new process; what it appends later is synced behind the
 // membership, so no vow can come before it.

@@ -77,6 +77,7 @@ type Status struct {
 	Chosen   paxos.Instance
 	Proposed paxos.Instance // newest proposal of this leader
 	Heard    paxos.Instance // newest instance that a leader said to be chosen
+	Lacking  paxos.Instance // oldest instance that others still have, where this member needs older ones: it needs a snapshot; else 0
 	Promised paxos.Ballot
 	Lease    time.Duration
 	First    paxos.Instance
@@ -481,7 +482,7 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 	got := make(chan Status, 1)
 	g.inspect(func(c *paxos.Core) {
 		got <- Status{
-			View: g.Leader(), Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Promised: c.Promised(),
+			View: g.Leader(), Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Lacking: c.Lacking(), Promised: c.Promised(),
 			Lease: g.LeaseRemaining(), First: g.First(), Progress: c.Progress(),
 		}
 	})

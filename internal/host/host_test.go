@@ -21,6 +21,7 @@ type network struct {
 	mu    sync.Mutex
 	hosts map[paxos.NodeID]*Host
 	cut   map[paxos.NodeID]bool
+	keep  int64 // Config.KeepBytes, 0 for the default
 }
 
 type port struct {
@@ -66,6 +67,9 @@ func startNode(t testing.TB, net *network, id paxos.NodeID, fs vfs.FS, dir strin
 	h := New(Options{Log: l, Sender: port{net, id}, Logger: slog.New(slog.DiscardHandler)})
 	cfg := paxos.Defaults(id, rand.Int64N)
 	cfg.Lease, cfg.Heartbeat, cfg.Spread = 300*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond
+	if net.keep > 0 {
+		cfg.KeepBytes = net.keep
+	}
 	g, err := h.Start(0, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +89,10 @@ func (n *node) close() {
 }
 
 func startThree(t testing.TB, fs func(int) (vfs.FS, string)) (*network, []*node) {
-	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}
+	return startOn(t, &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}, fs)
+}
+
+func startOn(t testing.TB, net *network, fs func(int) (vfs.FS, string)) (*network, []*node) {
 	ms := threeMembers(3)
 	var nodes []*node
 	for id := 1; id <= 3; id++ {

@@ -33,6 +33,12 @@ func (r *recent) add(es []paxos.Entry) {
 	r.ents = r.ents[n:]
 }
 
+func (r *recent) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ents, r.bytes = nil, 0
+}
+
 func (r *recent) get(i paxos.Instance) (paxos.Entry, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -20,6 +20,9 @@ import (
 // member stopped leading before it knew.
 var ErrTermLost = errors.New("leadership was lost before the value was known to be chosen: its outcome is unknown")
 
+// ErrOldSnapshot refuses a snapshot of what the member has already.
+var ErrOldSnapshot = errors.New("the member's log is not behind this snapshot")
+
 // Log is the part of a wal.Log that a replica uses.
 type Log interface {
 	Append(recs ...wal.Record) (wal.LSN, error)
@@ -106,6 +109,34 @@ func Bootstrap(log Log, group wal.Group, self paxos.NodeID, ms paxos.Members) er
 	if err != nil {
 		return fmt.Errorf("bootstrap group %d: %w", group, err)
 	}
+	return nil
+}
+
+// Trimmer is what Install needs of a log besides Log.
+type Trimmer interface {
+	Log
+	TrimBelow(group wal.Group, index uint64)
+}
+
+// Install makes the log of a group begin behind an instance whose effect the
+// application has got as a snapshot, under the membership that was valid there.
+// What was accepted below is given up: it is chosen, and in the snapshot. The
+// promise stays. The group must be opened anew, after a sync.
+func Install(log Trimmer, group wal.Group, through paxos.Instance, ms paxos.Members) error {
+	if err := ms.Check(); err != nil {
+		return fmt.Errorf("install snapshot through %d: %w", through, err)
+	}
+	if b, ok := log.State(group, stateChosen); ok && paxos.Instance(binary.LittleEndian.Uint64(b)) >= through {
+		return fmt.Errorf("install snapshot through %d: %w", through, ErrOldSnapshot)
+	}
+	mark := binary.LittleEndian.AppendUint64(nil, uint64(through))
+	_, err := log.Append(
+		wal.Record{Group: group, Kind: wal.KindState, Key: stateMembers, Head: mark, Payload: ms.Encode()},
+		wal.Record{Group: group, Kind: wal.KindState, Key: stateChosen, Payload: mark})
+	if err != nil {
+		return fmt.Errorf("install snapshot through %d: %w", through, err)
+	}
+	log.TrimBelow(group, uint64(through)+1)
 	return nil
 }
 
@@ -350,6 +381,9 @@ func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 	through := paxos.Instance(0)
 	if n := len(m.Entries); n > 0 {
 		through = m.Entries[n-1].Instance
+		r.out.Messages = append(r.out.Messages, m)
+	} else if first, _ := r.log.Bounds(r.group); paxos.Instance(first) > f.First {
+		m.First = paxos.Instance(first)
 		r.out.Messages = append(r.out.Messages, m)
 	}
 	r.core.Step(now, paxos.Event{Kind: paxos.EventFetched, To: f.To, Through: through})
