@@ -46,6 +46,7 @@ type node struct {
 	rep    *replica.Replica
 
 	inbox   []*paxos.Message
+	spare   []*paxos.Message
 	cmds    []paxos.Event
 	queue   []proposal
 	ticked  bool
@@ -152,7 +153,8 @@ func (n *node) turn() {
 		return
 	}
 	msgs, cmds, ticked := n.inbox, n.cmds, n.ticked
-	n.inbox, n.cmds, n.ticked = nil, nil, false
+	n.inbox, n.cmds, n.ticked = n.spare[:0], nil, false
+	n.spare = msgs
 	now := n.now()
 	n.rep.Synced(now, n.durable)
 	for _, m := range msgs {

@@ -285,13 +285,23 @@ func (w *world) trim(n *node) {
 	}
 	low := n.rep.Core().Chosen()
 	for _, o := range w.nodes {
+		if o == n {
+			continue // what it knows itself need not be on its disk yet
+		}
 		if o.up {
 			o.disk.settle()
 		}
 		low = min(low, o.disk.chosen)
 	}
 	if low > 1 {
-		n.log.TrimBelow(0, uint64(low)-uint64(w.rng.Int64N(int64(low)/2+1)))
+		keep := w.rng.Int64N(int64(low)/2 + 1)
+		if w.rng.IntN(2) == 0 {
+			keep = 0
+		}
+		n.log.TrimBelow(0, uint64(low)+1-uint64(keep))
+		if w.rng.IntN(2) == 0 {
+			n.sync()
+		}
 	}
 }
 

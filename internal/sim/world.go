@@ -105,6 +105,7 @@ func run(seed uint64, tracing bool) (stats Stats, v *Violation) {
 			v = w.violation("panic", fmt.Sprintf("%v\n%s", r, debug.Stack()))
 		}
 	}()
+	w.queue.items = make([]item, 0, 256)
 	w.build()
 	for !w.final.done {
 		if w.stats.Steps++; w.stats.Steps > maxSteps {

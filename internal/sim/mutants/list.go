@@ -41,8 +41,6 @@ var All = []Mutant{
 		Old: `r == RejectBehind || r != RejectNone && !ok {`, New: `r == RejectBehind && (ok || !ok) {`},
 	{Name: "learned-not-vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
 		Old: ` || c.vowed < c.held {`, New: ` {`},
-	{Name: "promise-from-entries", Why: "after a restart the promise is derived from accepted entries, and not kept", File: replica,
-		Old: "\t\tst.Entries = append(st.Entries, e)\n", New: "\t\tif st.Promised.Less(e.Ballot) {\n\t\t\tst.Promised = e.Ballot\n\t\t}\n\t\tst.Entries = append(st.Entries, e)\n"},
 	{Name: "trim-unknown", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: replica,
 		Old: `	if first > 0 {`, New: `	if first == 0 {`},
 
