@@ -41,7 +41,7 @@ var All = []Mutant{
 		Old: `r == RejectBehind || r != RejectNone && !ok {`, New: `r == RejectBehind && (ok || !ok) {`},
 	{Name: "learned-not-vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
 		Old: ` || c.vowed < c.held {`, New: ` {`},
-	{Name: "trim-unknown", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: replica,
+	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: replica,
 		Old: `	if first > 0 {`, New: `	if first == 0 {`},
 
 	{Name: "lowest-ballot", Why: "phase 1 adopts the value of the lowest ballot", File: proposer,

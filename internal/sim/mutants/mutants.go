@@ -31,9 +31,10 @@ type Mutant struct {
 	Classic bool
 	// Reshuffle hunts with schedules that change the membership all the time.
 	Reshuffle bool
-	// Story names the story in paxos/testdata that finds the fault, where it
-	// takes more coincidences than random schedules have in minutes.
-	Story string
+	// Story names the story in paxos/testdata that finds the fault, and Test a
+	// test of package replica, where it takes more coincidences than random
+	// schedules have in minutes.
+	Story, Test string
 }
 
 // Source returns the patched source of the mutant.
@@ -55,8 +56,11 @@ func (m Mutant) Find(ctx context.Context, root, dir string, seed uint64, limit t
 	if err != nil {
 		return Result{}, err
 	}
-	if m.Story != "" {
-		return m.tell(ctx, root, overlay)
+	switch {
+	case m.Story != "":
+		return runTest(ctx, root, overlay, "./paxos", "^TestStories$/^"+m.Story+"$")
+	case m.Test != "":
+		return runTest(ctx, root, overlay, "./internal/replica", "^"+m.Test+"$")
 	}
 	program, err := m.build(ctx, root, dir, overlay)
 	if err != nil {
@@ -66,22 +70,22 @@ func (m Mutant) Find(ctx context.Context, root, dir string, seed uint64, limit t
 	return m.hunt(ctx, program, seed, limit)
 }
 
-// tell runs the mutant's story.
-func (m Mutant) tell(ctx context.Context, root, overlay string) (Result, error) {
+// runTest runs a test, which fails if it finds the mutant.
+func runTest(ctx context.Context, root, overlay, pkg, name string) (Result, error) {
 	start := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-overlay", overlay, "-run", "^TestStories$/^"+m.Story+"$", "./paxos")
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-overlay", overlay, "-run", name, pkg)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if bytes.Contains(out, []byte("no tests to run")) {
-		return Result{}, fmt.Errorf("tell the story of mutant %s: there is none named %s", m.Name, m.Story)
+		return Result{}, fmt.Errorf("run %s in %s: there is no such test", name, pkg)
 	}
 	if err == nil {
 		return Result{}, nil
 	}
-	if !bytes.Contains(out, []byte("--- FAIL: TestStories")) {
-		return Result{}, fmt.Errorf("tell the story of mutant %s: %w\n%s", m.Name, err, out)
+	if !bytes.Contains(out, []byte("--- FAIL: Test")) {
+		return Result{}, fmt.Errorf("run %s in %s: %w\n%s", name, pkg, err, out)
 	}
-	return Result{Found: true, Rule: "story", After: time.Since(start)}, nil
+	return Result{Found: true, Rule: "test", After: time.Since(start)}, nil
 }
 
 // overlay writes the patched source and the file that puts it into its place.
