@@ -114,6 +114,29 @@ func (m *Message) EncodedSize() int {
 
 // AppendTo appends the encoded message to b.
 func (m *Message) AppendTo(b []byte) []byte {
+	b = m.appendHead(b)
+	for i := range m.Entries {
+		b = appendEntry(b, &m.Entries[i])
+	}
+	return b
+}
+
+// Pieces returns slices that together are b and the encoded message behind it. The
+// data of the entries are not copied, so that a large message takes no memory.
+func (m *Message) Pieces(b []byte) [][]byte {
+	all := make([]byte, 0, len(b)+messageHeader+entryHeader*len(m.Entries))
+	all = m.appendHead(append(all, b...))
+	pieces := make([][]byte, 0, 1+2*len(m.Entries))
+	from := 0
+	for i := range m.Entries {
+		all = AppendEntryHeader(all, &m.Entries[i])
+		pieces = append(pieces, all[from:], m.Entries[i].Data)
+		from = len(all)
+	}
+	return append(pieces, all[from:])
+}
+
+func (m *Message) appendHead(b []byte) []byte {
 	le := binary.LittleEndian
 	var flags byte
 	if m.Able {
@@ -130,11 +153,7 @@ func (m *Message) AppendTo(b []byte) []byte {
 	for _, x := range [...]Instance{m.First, m.Through, m.Received, m.Chosen} {
 		b = le.AppendUint64(b, uint64(x))
 	}
-	b = le.AppendUint64(b, uint64(m.Sent))
-	for i := range m.Entries {
-		b = appendEntry(b, &m.Entries[i])
-	}
-	return b
+	return le.AppendUint64(b, uint64(m.Sent))
 }
 
 func appendEntry(b []byte, e *Entry) []byte {

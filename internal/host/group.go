@@ -90,6 +90,7 @@ func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Gr
 		signal: make(chan struct{}, 1), advance: make(chan struct{}), changed: make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
+	g.recent.limit = h.opt.RecentBytes
 	g.view.Store(&View{Members: r.Core().Members()})
 	g.chosen.Store(uint64(r.Core().Chosen()))
 	return g

@@ -48,6 +48,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Clock defaults to Boottime.
 	Clock func() paxos.Time
+	// RecentBytes limits the chosen entries that each group keeps in memory for
+	// readers that follow closely; default 16 MiB.
+	RecentBytes int
 	// Failed is called once, from a goroutine of its own, when the log has failed
 	// for good: the process must stop, for only a new start can tell what is
 	// durable.
@@ -77,6 +80,9 @@ type Host struct {
 func New(opt Options) *Host {
 	if opt.Clock == nil {
 		opt.Clock = Boottime
+	}
+	if opt.RecentBytes <= 0 {
+		opt.RecentBytes = defaultRecent
 	}
 	h := &Host{opt: opt, kick: make(chan struct{}, 1), stop: make(chan struct{})}
 	h.wg.Add(2)

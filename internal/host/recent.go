@@ -6,12 +6,12 @@ import (
 	"github.com/phxsql/phxsql/paxos"
 )
 
-// maxRecent limits the bytes of chosen entries kept in memory for readers that
-// follow closely.
-const maxRecent = 16 << 20
+// defaultRecent is Options.RecentBytes where it is not given.
+const defaultRecent = 16 << 20
 
 // recent keeps the newest chosen entries, a run of instances.
 type recent struct {
+	limit int // bytes
 	mu    sync.RWMutex
 	ents  []paxos.Entry
 	bytes int
@@ -25,7 +25,7 @@ func (r *recent) add(es []paxos.Entry) {
 		r.bytes += len(e.Data) + 64
 	}
 	n := 0
-	for r.bytes > maxRecent && n < len(r.ents)-1 {
+	for r.bytes > r.limit && n < len(r.ents)-1 {
 		r.bytes -= len(r.ents[n].Data) + 64
 		n++
 	}

@@ -29,7 +29,9 @@ const (
 // delays no vote, and a heartbeat never overtakes the entries that it counts as sent.
 //
 // Frames are encoded when they are put in: their size is then exact, and what the
-// caller owns is free at once.
+// caller owns is free at once. The exception is the data of large messages, which
+// nobody changes: they are copied piece by piece while they are written, and so
+// take no memory of their own however many wait.
 type outbox struct {
 	limit int
 	wake  chan struct{} // holds a token when there may be something to take
@@ -37,12 +39,22 @@ type outbox struct {
 	mu      sync.Mutex
 	closed  bool
 	urgent  []byte
-	ordered [][]byte // chunks of whole frames
-	waiting int      // bytes in ordered, and of messages on their way there
+	ordered []chunk // in order
+	waiting int     // bytes in ordered
 
+	large [][]byte // what is left of the large frame that is being written; the writer's own
+	piece []byte   // the piece of it that the writer has; the writer's own
 	taken []byte   // the chunk of the ordered lane that the writer has
 	spare []byte   // the urgent buffer that the writer has, or had
 	free  [][]byte // empty chunks
+}
+
+// chunk is a part of the ordered lane: whole frames, or the pieces of one large
+// frame.
+type chunk struct {
+	frames []byte
+	large  [][]byte
+	size   int // of the large frame
 }
 
 func newOutbox(limit int) *outbox {
@@ -89,14 +101,11 @@ func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, by
 	return taken, bytes
 }
 
-// putLarge encodes a large message without the lock, which it holds when it is
-// called and when it returns: the writer and its pings must not wait for it.
+// putLarge queues a large message; the caller holds mu.
 func (o *outbox) putLarge(group paxos.Group, m *paxos.Message, size int) {
+	var head [headerSize]byte
 	o.waiting += headerSize + size
-	o.mu.Unlock()
-	b := appendMessage(make([]byte, 0, headerSize+size), group, m, size)
-	o.mu.Lock()
-	o.ordered = append(o.ordered, b)
+	o.ordered = append(o.ordered, chunk{large: m.Pieces(appendHeader(head[:0], frameMessage, group, size)), size: headerSize + size})
 }
 
 func (o *outbox) fits(m *paxos.Message, size int) bool {
@@ -116,8 +125,8 @@ func (o *outbox) fits(m *paxos.Message, size int) bool {
 // chunk returns the chunk that a frame of the given size goes to.
 func (o *outbox) chunk(size int) *[]byte {
 	n := len(o.ordered)
-	if n > 0 && len(o.ordered[n-1])+size <= chunkSize {
-		return &o.ordered[n-1]
+	if n > 0 && o.ordered[n-1].large == nil && len(o.ordered[n-1].frames)+size <= chunkSize {
+		return &o.ordered[n-1].frames
 	}
 	var c []byte
 	if f := len(o.free); f > 0 {
@@ -125,8 +134,8 @@ func (o *outbox) chunk(size int) *[]byte {
 	} else if n > 0 { // busy: no use in growing step by step
 		c = make([]byte, 0, chunkSize)
 	}
-	o.ordered = append(o.ordered, c)
-	return &o.ordered[n]
+	o.ordered = append(o.ordered, chunk{frames: c})
+	return &o.ordered[n].frames
 }
 
 // putUrgent lets f append whole frames to the urgent lane unless it is full or
@@ -170,6 +179,36 @@ func (o *outbox) signal() {
 // take returns the next bytes to write, nil if there are none. They are valid
 // until the next take.
 func (o *outbox) take() []byte {
+	if len(o.large) > 0 { // a frame is never interrupted
+		return o.nextPiece()
+	}
+	b := o.takeChunk()
+	if b == nil && len(o.large) > 0 {
+		return o.nextPiece()
+	}
+	return b
+}
+
+// nextPiece copies the next part of the large frame.
+func (o *outbox) nextPiece() []byte {
+	if o.piece == nil {
+		o.piece = make([]byte, 0, chunkSize)
+	}
+	b := o.piece[:0]
+	for len(o.large) > 0 && len(b) < chunkSize {
+		n := min(chunkSize-len(b), len(o.large[0]))
+		b = append(b, o.large[0][:n]...)
+		if o.large[0] = o.large[0][n:]; len(o.large[0]) == 0 {
+			o.large[0] = nil
+			o.large = o.large[1:]
+		}
+	}
+	return b
+}
+
+// takeChunk takes the next chunk: it returns its frames, or makes it the large
+// frame to be written.
+func (o *outbox) takeChunk() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.urgent) > 0 {
@@ -183,11 +222,12 @@ func (o *outbox) take() []byte {
 	if len(o.ordered) == 0 {
 		return nil
 	}
-	o.taken = o.ordered[0]
+	c := o.ordered[0]
 	n := copy(o.ordered, o.ordered[1:])
-	o.ordered[n] = nil
+	o.ordered[n] = chunk{}
 	o.ordered = o.ordered[:n]
-	o.waiting -= len(o.taken)
+	o.waiting -= len(c.frames) + c.size
+	o.taken, o.large = c.frames, c.large
 	return o.taken
 }
 
@@ -195,9 +235,10 @@ func (o *outbox) take() []byte {
 func (o *outbox) trim() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil {
+	if len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil || len(o.large) > 0 {
 		return
 	}
+	o.piece = nil
 	if cap(o.urgent) > keepBuffer {
 		o.urgent = nil
 	}

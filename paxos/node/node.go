@@ -62,7 +62,7 @@ func (n *Node) build() error {
 	if err != nil {
 		return err
 	}
-	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail})
+	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail, RecentBytes: keepBytes})
 	for _, o := range n.opt.Groups {
 		g, err := n.startGroup(o)
 		if err != nil {
@@ -104,8 +104,14 @@ func (n *Node) listen() (err error) {
 	return err
 }
 
+// keepBytes is what a group keeps in memory of what was chosen last, for members
+// that lag a little; the core and the applier share the values. What is older is
+// read from the log, that is from the page cache.
+const keepBytes = 4 << 20
+
 func (n *Node) config() paxos.Config {
 	c := paxos.Defaults(n.opt.ID, rand.Int64N)
+	c.KeepBytes = keepBytes
 	if n.opt.Lease > 0 {
 		c.Lease = n.opt.Lease
 	}
