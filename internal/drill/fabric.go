@@ -14,20 +14,22 @@ import (
 // leg in the peers' network and one in the clients' network. The clients' network
 // also reaches the process that made the fabric. Nothing of it leaves the machine.
 type fabric struct {
-	tag   string // in the names of everything, unique on this machine
+	tag   string    // in the names of everything, unique on this machine
+	nets  [2]string // of the peers and of the clients, the first three numbers
 	home  netns.NsHandle
 	nodes []netns.NsHandle
 }
 
-// The two networks; documentation addresses would be routed nowhere too, but
-// these are never taken for someone's.
-const (
-	peerNet   = "10.213.1"
-	clientNet = "10.213.2"
-)
+// The networks are of a range that is private and hardly used, two for each
+// process, so that several tests can run on one machine.
+func networks(pid int) [2]string {
+	n := pid % (1 << 14) * 2 // 10.128.0.0 to 10.255.255.0
+	net := func(n int) string { return fmt.Sprintf("10.%d.%d", 128+n>>8, n&255) }
+	return [2]string{net(n), net(n + 1)}
+}
 
-func (f *fabric) peerAddr(i int) string   { return fmt.Sprintf("%s.%d", peerNet, i) }
-func (f *fabric) clientAddr(i int) string { return fmt.Sprintf("%s.%d", clientNet, i) }
+func (f *fabric) peerAddr(i int) string   { return fmt.Sprintf("%s.%d", f.nets[0], i) }
+func (f *fabric) clientAddr(i int) string { return fmt.Sprintf("%s.%d", f.nets[1], i) }
 
 func (f *fabric) name(i int) string { return fmt.Sprintf("%s-%d", f.tag, i) }
 
@@ -42,7 +44,7 @@ func newFabric(nodes int) (*fabric, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make network namespaces: %w", err)
 	}
-	f := &fabric{tag: fmt.Sprintf("phx%d", os.Getpid()%100000), home: home}
+	f := &fabric{tag: fmt.Sprintf("phx%d", os.Getpid()%100000), nets: networks(os.Getpid()), home: home}
 	if err := f.build(nodes); err != nil {
 		f.close()
 		return nil, fmt.Errorf("make network namespaces: %w", err)
@@ -60,7 +62,7 @@ func (f *fabric) build(nodes int) error {
 			return fmt.Errorf("start bridge: %w", err)
 		}
 		if b == "c" {
-			if err := addAddr(br, clientNet+".254/24"); err != nil {
+			if err := addAddr(br, f.nets[1]+".254/24"); err != nil {
 				return err
 			}
 		}

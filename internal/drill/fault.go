@@ -46,6 +46,31 @@ var (
 		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.Resume() },
 		Hold:  10 * time.Second,
 	}
+	// PauseMasterBriefly stops the master's agent for about as long as a lease,
+	// again and again, so that answers are on their way at its end.
+	PauseMasterBriefly = Fault{
+		Name: "pause the master's agent for about a lease, five times",
+		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
+			for i := range 5 {
+				if err := m.Pause(); err != nil {
+					return err
+				}
+				wait(ctx, time.Duration(700+100*i)*time.Millisecond)
+				if err := m.Resume(); err != nil {
+					return err
+				}
+				wait(ctx, 200*time.Millisecond)
+			}
+			return nil
+		},
+	}
+	// PauseMasterServer stops the master's mysqld; its agent lives and must notice.
+	PauseMasterServer = Fault{
+		Name:  "pause the master's mysqld",
+		Break: func(_ context.Context, _ *Cluster, m *Node) error { return m.PauseServer() },
+		Mend:  func(_ context.Context, _ *Cluster, m *Node) error { return m.ResumeServer() },
+		Hold:  15 * time.Second,
+	}
 	PauseFollower = Fault{
 		Name:  "pause a follower's agent",
 		Break: func(_ context.Context, c *Cluster, m *Node) error { return c.other(m).Pause() },
@@ -98,6 +123,14 @@ func (c *Cluster) each(f func(*Node) error) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// wait lets time pass: a fault lasts for a time, it has no condition.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // faultLimit bounds one fault with everything around it.

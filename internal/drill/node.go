@@ -164,6 +164,30 @@ func (n *Node) Resume() error {
 	return n.signal(syscall.SIGCONT)
 }
 
+// PauseServer stops the node's mysqld where it is; its agent goes on.
+func (n *Node) PauseServer() error { return n.signalServer(syscall.SIGSTOP) }
+
+// ResumeServer lets a paused mysqld go on. One that was killed meanwhile is no
+// error.
+func (n *Node) ResumeServer() error { return ignoreGone(n.signalServer(syscall.SIGCONT)) }
+
+func (n *Node) signalServer(s syscall.Signal) error {
+	pid, err := n.ServerPID()
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, s)
+}
+
+// Dir is the node's data directory.
+func (n *Node) Dir() string { return n.dir }
+
+// Config is the path of the node's configuration.
+func (n *Node) Config() string { return n.config }
+
+// Self is what the node says about itself.
+func (n *Node) Self(ctx context.Context) (api.MemberStatus, error) { return n.self(ctx) }
+
 // Stop asks the agent to stop, as an operator does, and waits.
 func (n *Node) Stop(ctx context.Context) error {
 	if err := n.signal(syscall.SIGTERM); err != nil {

@@ -25,7 +25,7 @@ const maxFilePos = 1 << 30
 type dump struct {
 	s      *Source
 	ctx    context.Context
-	have   *gtid.Set // what the replica had when it came
+	holes  holes
 	out    eventWriter
 	next   paxos.Instance
 	fold   fold
@@ -54,7 +54,7 @@ func (s *Source) dump(ctx context.Context, w *wire, r dumpRequest, period time.D
 		return err
 	}
 	d := &dump{
-		s: s, ctx: ctx, have: r.executed, next: at.next, fold: at.fold,
+		s: s, ctx: ctx, holes: newHoles(r.executed, at.executed), next: at.next, fold: at.fold,
 		v2: r.flags&dumpHeartbeatV2 != 0, period: period,
 	}
 	d.out = eventWriter{w: bufio.NewWriterSize(w.conn, sendBuffer), seq: w.seq}
@@ -183,7 +183,7 @@ func (d *dump) send(i paxos.Instance) error {
 	case whole:
 		return d.sendWhole(v)
 	case completed:
-		if d.have.Contains(v.Txns[0].GTID) {
+		if d.holes.has(v.Txns[0].GTID) {
 			return nil
 		}
 		return d.sendChunks(v.Txns[0], i)
@@ -197,8 +197,11 @@ func (d *dump) sendWhole(v *entry.Value) error {
 		t := &v.Txns[k]
 		events := rest[:t.Size]
 		rest = rest[t.Size:]
-		if d.have.Contains(t.GTID) {
+		if d.holes.has(t.GTID) {
 			continue
+		}
+		if d.holes.within() {
+			events = d.fill(t, events)
 		}
 		if err := d.out.write(events); err != nil {
 			return err
@@ -208,6 +211,21 @@ func (d *dump) sendWhole(v *entry.Value) error {
 		}
 	}
 	return nil
+}
+
+// fill returns what is sent of a transaction that the replica lacks although it
+// has later ones.
+func (d *dump) fill(t *entry.Txn, events []byte) []byte {
+	if !isStatement(events) {
+		d.s.logger.Warn("rows_missing", "gtid", t.GTID.String(), "reason", "the replica has later transactions; sent")
+		return events
+	}
+	empty, ok := appendEmpty(nil, events, d.s.o.ServerID, time.Now())
+	if !ok {
+		return events
+	}
+	d.s.logger.Info("statement_not_repeated", "gtid", t.GTID.String(), "reason", "the replica has later transactions")
+	return empty
 }
 
 // sendChunks reads the chunks of a transaction a second time, now that the last

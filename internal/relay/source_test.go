@@ -352,9 +352,9 @@ func BenchmarkServeFraming(b *testing.B) {
 	}
 	all := values(b, f, 1<<20)
 	data := all[0].Encode()
-	d := &dump{s: newTestSource(newMemLog(b), SourceOptions{}), have: &gtid.Set{}}
+	d := &dump{s: newTestSource(newMemLog(b), SourceOptions{}), holes: newHoles(&gtid.Set{}, &gtid.Set{})}
 	d.out = eventWriter{w: bufio.NewWriterSize(io.Discard, sendBuffer)}
-	d.have.AddInterval(gtid.Source{UUID: gtid.UUID{1}}, gtid.Interval{First: 1, Last: 100})
+	d.holes.have.AddInterval(gtid.Source{UUID: gtid.UUID{1}}, gtid.Interval{First: 1, Last: 100})
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() { // eight transactions each

@@ -1,0 +1,238 @@
+package drill
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// The registers of a Registers load.
+const (
+	registers       = 6 // rows
+	clientsPerPort  = 3
+	registerLimit   = 6 * time.Second // of one operation; what takes longer has an unknown outcome
+	registerPause   = 4 * time.Millisecond
+	linearizeLimit  = 90 * time.Second // of the judgement
+	registersSchema = "registers"
+)
+
+// Registers reads and writes single rows through all read-write ports, and
+// records when each operation began and ended and what it said. Clients keep
+// their connections for as long as they hold: one that is attached to a deposed
+// master must not get an old answer from it.
+type Registers struct {
+	cluster *Cluster
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	begun   time.Time
+	next    atomic.Int64 // every value is written once
+
+	mu      sync.Mutex
+	history []porcupine.Operation
+	pending int   // writes of unknown outcome
+	acked   int64 // when the newest acknowledged write began
+}
+
+// registerOp is one operation on one register.
+type registerOp struct {
+	key   int
+	write bool
+	value int64 // what was written
+}
+
+// StartRegisters makes the registers and starts the clients.
+func (c *Cluster) StartRegisters(ctx context.Context) (*Registers, error) {
+	statements := []string{
+		"CREATE DATABASE IF NOT EXISTS " + registersSchema, "DROP TABLE IF EXISTS " + registersSchema + ".r",
+		"CREATE TABLE " + registersSchema + ".r (k INT PRIMARY KEY, v BIGINT NOT NULL)",
+	}
+	for k := range registers {
+		statements = append(statements, fmt.Sprintf("INSERT INTO %s.r VALUES (%d, 0)", registersSchema, k))
+	}
+	if err := c.Exec(ctx, statements...); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Registers{cluster: c, cancel: cancel, begun: time.Now()}
+	client := 0
+	for _, n := range c.Nodes {
+		for range clientsPerPort {
+			db, err := c.Open(n.RW, registersSchema)
+			if err != nil {
+				r.Stop()
+				return nil, err
+			}
+			db.SetMaxOpenConns(1)
+			id := client
+			client++
+			r.wg.Go(func() {
+				defer db.Close()
+				r.run(ctx, db, id)
+			})
+		}
+	}
+	return r, nil
+}
+
+// run is one client: two thirds of its operations are reads.
+func (r *Registers) run(ctx context.Context, db *sql.DB, client int) {
+	tick := time.NewTicker(registerPause)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		conn, err := db.Conn(ctx)
+		for err == nil && ctx.Err() == nil {
+			err = r.one(conn, client)
+			<-tick.C
+		}
+		if conn != nil {
+			_ = conn.Raw(func(any) error { return errBad })
+			_ = conn.Close()
+		}
+		<-tick.C
+	}
+}
+
+// one does one operation and records it. An error means that the connection is
+// no good any more.
+func (r *Registers) one(conn *sql.Conn, client int) error {
+	op := registerOp{key: rand.IntN(registers), write: rand.IntN(3) == 0}
+	ctx, cancel := context.WithTimeout(context.Background(), registerLimit)
+	defer cancel()
+	call := r.now()
+	var got int64
+	var err error
+	if op.write {
+		op.value = r.next.Add(1)
+		_, err = conn.ExecContext(ctx, fmt.Sprintf("UPDATE r SET v = %d WHERE k = %d", op.value, op.key))
+	} else {
+		err = conn.QueryRowContext(ctx, fmt.Sprintf("SELECT v FROM r WHERE k = %d", op.key)).Scan(&got)
+	}
+	end := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err != nil && (!op.write || classify(err) == Refused):
+		return err // it has no effect and told nothing
+	case err != nil:
+		end = math.MaxInt64 // it may take effect at any time, or never
+		r.pending++
+		client = 1000 + len(r.history) // its client goes on to other operations
+	case op.write:
+		r.acked = max(r.acked, call)
+	}
+	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: op, Call: call, Output: got, Return: end})
+	return err
+}
+
+func (r *Registers) now() int64 { return int64(time.Since(r.begun)) }
+
+// Endure breaks the cluster once, waits until writes are acknowledged again, and
+// until every node is well.
+func (r *Registers) Endure(ctx context.Context, f Fault) error {
+	c := r.cluster
+	master, err := c.Master(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name, err)
+	}
+	c.opt.Say("%s (master is node %d)", f.Name, master.ID)
+	if err := f.Break(ctx, c, master); err != nil {
+		return fmt.Errorf("%s: %w", f.Name, err)
+	}
+	hold := time.After(f.Hold)
+	if err := r.waitAck(ctx); err != nil {
+		return fmt.Errorf("%s: %w\n%s", f.Name, err, c.logTails())
+	}
+	<-hold
+	if f.Mend != nil {
+		if err := f.Mend(ctx, c, master); err != nil {
+			return fmt.Errorf("%s: mend: %w", f.Name, err)
+		}
+	}
+	if err := r.waitAck(ctx); err != nil {
+		return fmt.Errorf("%s: after the mend: %w\n%s", f.Name, err, c.logTails())
+	}
+	if err := c.waitRoles(ctx); err != nil {
+		return fmt.Errorf("%s: %w", f.Name, err)
+	}
+	return nil
+}
+
+// waitAck waits for a write that began now or later.
+func (r *Registers) waitAck(ctx context.Context) error {
+	since := r.now()
+	return Eventually(ctx, func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.acked < since {
+			return errors.New("no write was acknowledged")
+		}
+		return nil
+	})
+}
+
+// Stop ends the clients and waits for them.
+func (r *Registers) Stop() {
+	r.cancel()
+	r.wg.Wait()
+}
+
+// Counts returns how many operations were recorded, and how many of them have an
+// unknown outcome.
+func (r *Registers) Counts() (operations, unknown int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.history), r.pending
+}
+
+// registerModel is a register that holds the value that was written last.
+var registerModel = porcupine.Model{
+	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
+		parts := make([][]porcupine.Operation, registers)
+		for _, o := range history {
+			k := o.Input.(registerOp).key
+			parts[k] = append(parts[k], o)
+		}
+		return parts
+	},
+	Init: func() any { return int64(0) },
+	Step: func(state, input, output any) (bool, any) {
+		if op := input.(registerOp); op.write {
+			return true, op.value
+		}
+		return output.(int64) == state.(int64), state
+	},
+	DescribeOperation: func(input, output any) string {
+		if op := input.(registerOp); op.write {
+			return fmt.Sprintf("r%d := %d", op.key, op.value)
+		}
+		return fmt.Sprintf("r%d is %d", input.(registerOp).key, output)
+	},
+}
+
+// Verify returns an error unless there is one order of all operations that agrees
+// with what every client saw and with real time. The picture of a history that
+// has none is written to the cluster's folder.
+func (r *Registers) Verify() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	result, info := porcupine.CheckOperationsVerbose(registerModel, r.history, linearizeLimit)
+	switch result {
+	case porcupine.Ok:
+		return nil
+	case porcupine.Unknown:
+		return errors.New("judge registers: the history is too long to be judged in time")
+	}
+	path := r.cluster.path("registers.html")
+	if err := porcupine.VisualizePath(registerModel, info, path); err != nil {
+		return fmt.Errorf("judge registers: reads were not linearizable; the picture cannot be written: %w", err)
+	}
+	return fmt.Errorf("judge registers: reads were not linearizable, see %s", path)
+}

@@ -1,0 +1,117 @@
+package relay
+
+import (
+	"encoding/binary"
+	"strings"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/binlog"
+	"github.com/phxsql/phxsql/internal/gtid"
+)
+
+// A server keeps a GTID on disk together with the transaction's rows. What has
+// no rows of its own there is remembered in the binary log only, and the restart
+// recipe removes that: DROP TABLE IF EXISTS of a table that is not there, CREATE
+// DATABASE IF NOT EXISTS of one that is, FLUSH TABLES, an XA PREPARE on a
+// replica. After a crash the server asks for such a statement again although it
+// has what came later, and executing it then would do harm: the DROP TABLE
+// before a CREATE TABLE drops the table that has been made since.
+//
+// A server commits in the order of its log, and so does a replica of ours. A
+// statement that is missing before one that is there has therefore been
+// executed. The server gets an empty transaction of the same GTID for it.
+// Missing rows are no such case and are sent as they are: they are what a server
+// never forgets alone.
+
+// holes knows, while a dump proceeds, whether the replica holds something that
+// is still to come.
+type holes struct {
+	have   *gtid.Set // what the replica has
+	passed *gtid.Set // the part of it that the dump has passed
+	left   uint64    // how many of them it has not
+}
+
+// newHoles returns the holes of a replica that has a set, for a dump that begins
+// behind the transactions of before, all of which the replica has.
+func newHoles(have, before *gtid.Set) holes {
+	return holes{have: have, passed: before.Clone(), left: have.Count() - before.Count()}
+}
+
+// has reports whether the replica has a transaction, which the dump passes now.
+func (h *holes) has(g gtid.GTID) bool {
+	if !h.have.Contains(g) {
+		return false
+	}
+	if h.left > 0 && h.passed.Add(g) {
+		h.left--
+	}
+	return true
+}
+
+// within reports whether the dump stands before something that the replica has.
+func (h *holes) within() bool { return h.left > 0 }
+
+// isStatement reports whether the events of a transaction, of which at least the
+// second is there, are those of a statement or an XA transaction: anything but
+// rows between BEGIN and COMMIT.
+func isStatement(events []byte) bool {
+	h, err := binlog.ParseHeader(events)
+	if err != nil || int(h.Size) > len(events) {
+		return false
+	}
+	sql, ok := querySQL(events[h.Size:])
+	return ok && !strings.EqualFold(sql, "BEGIN")
+}
+
+// The body of a query event.
+//
+//	 0           4           8           9            11                 13
+//	+-----------+-----------+-----------+------------+------------------+-----------+----------+-----+
+//	| thread id | exec time | size of   | error code | size of status   | status    | database | SQL |
+//	| u32       | u32       | name u8   | u16        | variables u16    | variables | 0-ended  |     |
+//	+-----------+-----------+-----------+------------+------------------+-----------+----------+-----+
+const queryFixed = 13
+
+// querySQL returns the text of a query event.
+func querySQL(event []byte) (string, bool) {
+	h, err := binlog.ParseHeader(event)
+	if err != nil || h.Type != binlog.Query || int(h.Size) > len(event) || h.Size < binlog.HeaderSize+queryFixed+binlog.ChecksumSize {
+		return "", false
+	}
+	b := event[binlog.HeaderSize : h.Size-binlog.ChecksumSize]
+	at := queryFixed + int(binary.LittleEndian.Uint16(b[11:])) + int(b[8]) + 1
+	if at > len(b) {
+		return "", false
+	}
+	return string(b[at:]), true
+}
+
+// appendEmpty appends an empty transaction with the GTID and the logical clock of
+// the one that begins with the event. It answers false for what it cannot
+// imitate: a GTID with a tag.
+func appendEmpty(b, event []byte, serverID uint32, now time.Time) ([]byte, bool) {
+	h, err := binlog.ParseHeader(event)
+	if err != nil || int(h.Size) > len(event) {
+		return b, false
+	}
+	t, err := binlog.ParseGTID(event[:h.Size])
+	if err != nil || t.GTID.Tag != "" {
+		return b, false
+	}
+	size := func(b []byte) uint32 { return uint32(len(b)) }
+	begin := size(appendQuery(nil, "BEGIN", serverID, now, 0))
+	commit := size(appendQuery(nil, "COMMIT", serverID, now, 0))
+	t.Length = 0 // of one byte in its encoding, as is the length of all this
+	head := size(binlog.AppendGTID(nil, t, serverID, now, 0))
+	t.Length = uint64(head + begin + commit)
+	// The replica shows where the events end; they end where the statement did.
+	at := max(h.LogPos, head) - head
+	b = binlog.AppendGTID(b, t, serverID, now, at)
+	b = appendQuery(b, "BEGIN", serverID, now, at+head)
+	return appendQuery(b, "COMMIT", serverID, now, at+head+begin), true
+}
+
+func appendQuery(b []byte, sql string, serverID uint32, now time.Time, position uint32) []byte {
+	body := append(make([]byte, queryFixed+1), sql...)
+	return binlog.AppendEvent(b, binlog.Header{Timestamp: uint32(now.Unix()), Type: binlog.Query, ServerID: serverID}, body, position)
+}
