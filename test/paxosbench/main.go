@@ -68,12 +68,14 @@ func benchMain() error {
 			errs = append(errs, fmt.Errorf("unknown system %q", s))
 		}
 	}
-	for text, to := range map[string]*[]int{groups: &p.groups, sizes: &p.sizes, proposers: &p.proposers} {
+	read := func(to *[]int, text string) {
 		list, err := numbers(text)
 		*to, errs = list, append(errs, err)
 	}
-	list, err := numbers(many)
-	p.many, errs = list, append(errs, err)
+	read(&p.groups, groups)
+	read(&p.many, many)
+	read(&p.sizes, sizes)
+	read(&p.proposers, proposers)
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func poll(limit time.Duration, what string, ok func() bool) error {
 	return nil
 }
 
-// profile starts a CPU profile if a file is named.
+// profile starts a CPU profile if a file is named; a heap profile comes beside it.
 func profile(name string) (stop func(), err error) {
 	if name == "" {
 		return func() {}, nil
@@ -88,5 +88,12 @@ func profile(name string) (stop func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("start profile: %w", err)
 	}
-	return func() { pprof.StopCPUProfile(); f.Close() }, nil
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+		if f, err := os.Create(name + ".heap"); err == nil {
+			_ = pprof.WriteHeapProfile(f) // the CPU profile is there all the same
+			f.Close()
+		}
+	}, nil
 }
