@@ -25,6 +25,7 @@ const (
 	troubleCrashLeader
 	troubleRestart // the process ends and starts at once
 	troubleIsolateLeader
+	troubleDuel
 	troubles
 )
 
@@ -65,6 +66,8 @@ func (w *world) trouble() {
 		}
 	case troubleRestart:
 		w.crashFor(n, false, w.between(0, 5*time.Millisecond))
+	case troubleDuel:
+		w.startDuel()
 	case troubleIsolateLeader:
 		w.isolate(w.leader())
 	case troublePause:
@@ -147,6 +150,40 @@ func (s side) voters(ms paxos.Members) int {
 func (s side) majority(ms paxos.Members) bool { return s.voters(ms) >= ms.Quorum() }
 
 func (s side) any(ms paxos.Members) bool { return s.voters(ms) > 0 }
+
+// startDuel isolates a leader until somebody has got a promise against it.
+func (w *world) startDuel() {
+	l := w.leader()
+	if l == nil || w.duel != nil {
+		return
+	}
+	w.duel = l
+	w.truce = w.now + moment(2500*time.Millisecond)
+	for i := range w.nodes {
+		w.cut[i][l.index], w.cut[l.index][i] = i != l.index, i != l.index
+	}
+}
+
+// meet lets the old leader back in at the moment of the promise, and makes the new
+// one slow to hear of it.
+func (w *world) meet(promiser, candidate *node) {
+	old := w.duel
+	w.duel = nil
+	if old == candidate || old == promiser {
+		return
+	}
+	w.cut[old.index][promiser.index], w.cut[promiser.index][old.index] = false, false
+	if w.tracing {
+		w.tracef("-- duel of n%d and n%d for n%d", old.id, candidate.id, promiser.id)
+	}
+	if candidate.up && !candidate.paused {
+		candidate.paused = true
+		w.queue.push(item{at: w.now + moment(w.between(5*time.Millisecond, 500*time.Millisecond)), kind: itemResume, node: candidate.index, life: candidate.life})
+	}
+	if old.up && old.lead.Leader == old.id {
+		w.give(old)
+	}
+}
 
 // isolate cuts a node off, in one direction or in both, from all or from some.
 func (w *world) isolate(n *node) {
@@ -320,7 +357,7 @@ const (
 )
 
 func (w *world) heal() {
-	w.calm = true
+	w.calm, w.duel = true, nil
 	w.cut = [8][8]bool{}
 	for _, n := range w.nodes {
 		n.paused = false

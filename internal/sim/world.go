@@ -67,6 +67,7 @@ type world struct {
 	calm  bool
 	truce moment // no trouble before
 
+	duel  *node         // the leader that a duel waits for
 	asked paxos.Members // the membership that was asked for last
 	final final
 	stats Stats
@@ -254,6 +255,9 @@ func (w *world) step(it *item) {
 // send carries a message, or not.
 func (w *world) send(from *node, m *paxos.Message) {
 	to := w.node(m.To)
+	if w.duel != nil && m.Kind == paxos.MsgPromise && m.Reject == paxos.RejectNone {
+		w.meet(from, to)
+	}
 	cut := w.cut[from.index][to.index]
 	held := cut && w.chance(w.p.hold)
 	lost := cut && !held || !w.calm && w.chance(w.p.loss)
@@ -294,10 +298,13 @@ func (w *world) deliver(from, to *node, m *paxos.Message, late bool) {
 
 // burst gives some values to a node that believes it leads.
 func (w *world) burst() {
-	n := w.leader()
-	if n == nil {
-		return
+	if n := w.leader(); n != nil {
+		w.give(n)
 	}
+}
+
+// give gives some values to a node.
+func (w *world) give(n *node) {
 	for range 1 + w.rng.IntN(12) {
 		b := w.judge.value(w.rng.IntN(120))
 		n.queue = append(n.queue, proposal{sumOf(paxos.Normal, b), b})
