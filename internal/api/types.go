@@ -113,6 +113,11 @@ type Log struct {
 	Chosen  paxos.Instance `json:"chosen"`  // newest instance known to be chosen, and readable here
 	Applied paxos.Instance `json:"applied"` // newest instance that the engine has executed, with all before it
 	Bytes   int64          `json:"bytes"`   // size on disk; 0 if not known
+	// Held is the newest instance that the member does not need from any log: its
+	// engine has it on its disk, with all before it.
+	Held paxos.Instance `json:"held"`
+	// HeldBy are the members that keep this one from trimming more.
+	HeldBy []paxos.NodeID `json:"held_by,omitempty"`
 }
 
 // Engine is the state of a member's mysqld.

@@ -17,6 +17,7 @@ type Config struct {
 	Cluster   Cluster   `toml:"cluster"`
 	Engine    Engine    `toml:"engine"`
 	Consensus Consensus `toml:"consensus"`
+	Log       Log       `toml:"log"`
 	Proxy     Proxy     `toml:"proxy"`
 	Logging   Logging   `toml:"logging"`
 }
@@ -88,6 +89,15 @@ type Consensus struct {
 	ClockError float64 `toml:"clock_error"`
 }
 
+// Log limits the replicated log on the node's disk.
+type Log struct {
+	// Keep is how much of the log is kept even if no member needs it any more.
+	Keep Size `toml:"keep"`
+	// Limit is how much is kept for members that are behind. What is above goes
+	// once a majority has it in its engines; who needed it gets a copy of the data.
+	Limit Size `toml:"limit"`
+}
+
 // Proxy limits the client ports.
 type Proxy struct {
 	// MaxConnections limits the clients of each of the two ports. One more gets
@@ -121,6 +131,7 @@ func Default() Config {
 			Heartbeat:  Duration(100 * time.Millisecond),
 			ClockError: 0.01,
 		},
+		Log:     Log{Keep: 256 << 20, Limit: 8 << 30},
 		Proxy:   Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
 		Logging: Logging{Level: "info", Format: "text"},
 	}

@@ -97,6 +97,7 @@ func TestLoadFull(t *testing.T) {
 			},
 		},
 		Consensus: Consensus{Lease: Duration(2 * time.Second), Heartbeat: Duration(250 * time.Millisecond)},
+		Log:       Log{Keep: 16 << 20, Limit: 1 << 30},
 		Proxy:     Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
 		Logging:   Logging{Level: "debug", Format: "json"},
 	}

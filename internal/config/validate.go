@@ -44,6 +44,8 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkEngine(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
+	k.add(c.Log.Keep >= 1<<20, "log.keep", fmt.Sprintf("is %v, must be at least 1MiB", c.Log.Keep), "")
+	k.add(c.Log.Limit >= 2*c.Log.Keep, "log.limit", fmt.Sprintf("is %v, less than twice log.keep (%v)", c.Log.Limit, c.Log.Keep), "")
 	k.add(c.Proxy.MaxConnections >= 1, "proxy.max_connections", "must be at least 1", "")
 	k.between("proxy.connect_timeout", c.Proxy.ConnectTimeout, 100*time.Millisecond, time.Hour)
 	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")

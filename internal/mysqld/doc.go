@@ -31,4 +31,6 @@
 //	DIR/mysqld.pid     written by the server
 //	DIR/mysqld.sock    the only way in
 //	DIR/data           the data directory; DIR/data.new while it is being made
+//	DIR/data.copy      another server's data, while they are fetched
+//	DIR/data.old       the data that a copy has replaced, until that is known to be good
 package mysqld

@@ -157,13 +157,20 @@ func writeSecret(path, text string) error {
 // or the data came from another node, and closes root's. Nothing of it enters
 // the binary log or a GTID set, super_read_only notwithstanding.
 func accounts(secret string) string {
-	const agent = "'" + AgentUser + "'@'" + agentHost + "'"
+	const (
+		agent = "'" + AgentUser + "'@'" + agentHost + "'"
+		donor = "'" + CopyUser + "'@'" + agentHost + "'"
+	)
 	by := " IDENTIFIED WITH caching_sha2_password BY '" + secret + "'" // hex: needs no quoting
+	copier := " IDENTIFIED WITH caching_sha2_password BY '" + copySecret(secret) + "'"
 	return strings.Join([]string{
 		"SET SESSION sql_log_bin = 0;",
 		"CREATE USER IF NOT EXISTS " + agent + by + ";",
 		"ALTER USER " + agent + by + " REQUIRE NONE PASSWORD EXPIRE NEVER ACCOUNT UNLOCK;",
 		"GRANT ALL ON *.* TO " + agent + " WITH GRANT OPTION;",
+		"CREATE USER IF NOT EXISTS " + donor + copier + ";",
+		"ALTER USER " + donor + copier + " REQUIRE NONE PASSWORD EXPIRE NEVER ACCOUNT UNLOCK;",
+		"GRANT BACKUP_ADMIN ON *.* TO " + donor + ";",
 		"ALTER USER IF EXISTS 'root'@'localhost' ACCOUNT LOCK;",
 		"",
 	}, "\n")

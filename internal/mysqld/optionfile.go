@@ -21,6 +21,8 @@ const (
 	socketName   = "mysqld.sock"
 	dataName     = "data"
 	dataNewName  = "data.new"
+	dataCopyName = "data.copy"   // what another server gives
+	dataOldName  = "data.old"    // what was there before a copy took its place
 	markerName   = "phxsql.json" // in the data directory
 	binlogName   = "binlog"      // base name of the binary logs
 )

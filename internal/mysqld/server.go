@@ -79,6 +79,9 @@ func Open(cfg Config) (*Server, error) {
 }
 
 func (s *Server) prepare() error {
+	if err := s.cfg.recoverCopy(); err != nil {
+		return err
+	}
 	if err := s.cfg.checkData(); err != nil && !errors.Is(err, ErrNotInitialized) {
 		return err
 	}

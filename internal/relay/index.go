@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/phxsql/phxsql/internal/gtid"
@@ -27,6 +28,12 @@ type checkpoint struct {
 	next     paxos.Instance // the first instance that is not in the state
 	fold     fold
 	executed *gtid.Set
+	members  []byte // the newest membership, encoded
+	bytes    uint64 // of the values that the journal had followed
+}
+
+func (c *checkpoint) base() Base {
+	return Base{Next: c.next, Executed: c.executed.Clone(), Epoch: c.fold.epoch, Members: c.members}
 }
 
 func (c *checkpoint) cost() int { return checkpointCost + c.executed.Intervals() }
@@ -75,10 +82,26 @@ func (x *index) thin() {
 	x.stride *= 2
 }
 
+// forget drops the checkpoints before an instance, but the newest.
+func (x *index) forget(first paxos.Instance) {
+	n := 0
+	for n < len(x.list)-1 && x.list[n].next < first {
+		x.cost -= x.list[n].cost()
+		n++
+	}
+	x.list = slices.Delete(x.list, 0, n)
+}
+
+// within returns how many of the checkpoints hold nothing that the set lacks: they
+// are the first ones.
+func (x *index) within(set *gtid.Set) int {
+	return sort.Search(len(x.list), func(i int) bool { return !set.ContainsSet(x.list[i].executed) })
+}
+
 // find returns the newest checkpoint whose transactions are all in set and
 // whose log is still there.
 func (x *index) find(set *gtid.Set, first paxos.Instance) (checkpoint, error) {
-	n := sort.Search(len(x.list), func(i int) bool { return !set.ContainsSet(x.list[i].executed) })
+	n := x.within(set)
 	if n > 0 && x.list[n-1].next >= first {
 		return x.list[n-1], nil
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,28 +43,55 @@ type Journal struct {
 	fold     fold
 	executed *gtid.Set
 	before   *gtid.Set // executed when the newest epoch began; not changed
+	members  []byte    // the newest membership, encoded; not changed
+	bytes    uint64    // of the values followed since the journal began
 	counts   Counts
 	index    index
 	failed   error         // the log holds what this program cannot read
 	changed  chan struct{} // closed when next moves; nil while nobody waits
 }
 
-// Base is a state to begin from when the log's beginning is trimmed. The zero
-// Base is the beginning.
+// Base is the state before an instance: what a journal begins from when the log's
+// beginning is trimmed. No chunked transaction is unfinished there. The zero Base is
+// the beginning.
 type Base struct {
 	Next     paxos.Instance // the first instance to follow
 	Executed *gtid.Set      // everything that counts before it
 	Epoch    Epoch          // the newest epoch before it
+	Members  []byte         // the newest membership before it, encoded; nil if there is none
 }
 
 // NewJournal returns a journal that has followed nothing beyond base yet.
 func NewJournal(log Log, base Base, logger *slog.Logger) *Journal {
-	j := &Journal{
-		log: log, logger: logger, next: max(base.Next, 1),
-		fold: fold{epoch: base.Epoch}, executed: base.Executed.Clone(), before: base.Executed.Clone(),
-	}
-	j.index.add(checkpoint{next: j.next, fold: j.fold, executed: j.executed.Clone()})
+	j := &Journal{log: log, logger: logger}
+	j.begin(base)
 	return j
+}
+
+// begin goes on from a base; mu is held or nobody else knows the journal yet.
+func (j *Journal) begin(b Base) {
+	j.next, j.fold, j.members = max(b.Next, 1), fold{epoch: b.Epoch}, b.Members
+	j.executed, j.before = b.Executed.Clone(), b.Executed.Clone()
+	j.index = index{}
+	j.mark()
+}
+
+// mark adds a checkpoint of the present state.
+func (j *Journal) mark() {
+	j.index.add(checkpoint{next: j.next, fold: j.fold, executed: j.executed.Clone(), members: j.members, bytes: j.bytes})
+}
+
+// Rebase goes on from a base that lies beyond what the journal has followed, after
+// the log was made to begin there.
+func (j *Journal) Rebase(b Base) {
+	j.advancing.Lock()
+	defer j.advancing.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if b.Next > j.next {
+		j.begin(b)
+		j.failed = nil
+	}
 }
 
 // Follow follows the log until the context ends or the log cannot be read. It
@@ -114,6 +142,9 @@ func (j *Journal) step(i paxos.Instance) error {
 	if e.Kind != paxos.Normal {
 		j.mu.Lock()
 		j.next = i + 1
+		if e.Kind == paxos.Membership {
+			j.members = bytes.Clone(e.Data)
+		}
 		j.mu.Unlock()
 		return nil
 	}
@@ -125,8 +156,9 @@ func (j *Journal) step(i paxos.Instance) error {
 	defer j.mu.Unlock()
 	j.apply(i, v)
 	j.next = i + 1
+	j.bytes += uint64(len(e.Data))
 	if j.index.note(len(e.Data)) && !j.fold.open {
-		j.index.add(checkpoint{next: j.next, fold: j.fold, executed: j.executed.Clone()})
+		j.mark()
 	}
 	return nil
 }
