@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,23 +25,27 @@ func TestAForgottenStatementIsNotRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	settled(t, c)
-	want, err := c.Portrait(ctx, c.Nodes[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := holdings(t, ctx, c, c.Nodes[0])
 	for _, f := range []drill.Fault{drill.KillMaster, drill.KillMaster, drill.KillAll} {
 		bear(t, ctx, c, f)
 		settled(t, c)
 		for _, n := range c.Nodes {
-			got, err := c.Portrait(ctx, n)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := drill.Difference(want, got); d != "" {
+			if d := drill.Difference(want, holdings(t, ctx, c, n)); d != "" {
 				t.Fatalf("%s: node %d has changed:\n%s", f.Name, n.ID, d)
 			}
 		}
 	}
+}
+
+// holdings is a node's portrait without its GTID set, which grows with each
+// promotion: scheduled events are enabled by statements.
+func holdings(t *testing.T, ctx context.Context, c *drill.Cluster, n *drill.Node) string {
+	t.Helper()
+	text, err := c.Portrait(ctx, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text[strings.Index(text, "\nn | "):]
 }
 
 // bear breaks a cluster without load, and mends it.
