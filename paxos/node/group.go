@@ -16,14 +16,23 @@ const callSize = 256
 
 // call is one Propose that waits for its answer.
 type call struct {
-	size int64
-	done chan outcome // room for one
+	size  int64
+	done  chan outcome // room for one
+	state atomic.Int32
 }
+
+// The states of a call.
+const (
+	waits  int32 = iota
+	deputy       // it was asked to apply
+	gone         // it waits no more
+)
 
 type outcome struct {
 	instance paxos.Instance
 	result   any
 	err      error
+	apply    bool // no outcome yet: apply what is chosen
 }
 
 var calls = sync.Pool{New: func() any { return &call{done: make(chan outcome, 1)} }}
@@ -38,7 +47,8 @@ type told struct {
 //
 // Three goroutines meet here. The proposers queue values. The group's loop in
 // package host tells, in one go, which of them are chosen (chosen, advanced). The
-// applier reads the log in order and answers the proposers.
+// applier reads the log in order and answers the proposers; a proposer that is alone
+// does that itself as its deputy, which spares the way there and back.
 type group struct {
 	node  *Node
 	opt   Group
@@ -52,6 +62,10 @@ type group struct {
 	over   bool           // nobody applies any more; guarded by mu
 	wake   chan struct{}
 
+	applying sync.Mutex // held by who applies
+	batch    []told     // guarded by applying
+
+	ended   atomic.Bool // the same as over, for the applier
 	applied atomic.Uint64
 	saved   atomic.Uint64 // of the newest checkpoint
 	moved   notice        // applied has advanced
@@ -122,17 +136,26 @@ func (g *group) propose(ctx context.Context, value []byte) outcome {
 	}
 	c := calls.Get().(*call)
 	c.size = size
+	c.state.Store(waits)
 	if err := g.log.ProposeHere(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) }); err != nil {
 		g.space.Release(size)
 		return outcome{err: err}
 	}
+	var o outcome
 	select {
-	case o := <-c.done:
-		calls.Put(c)
-		return o
+	case o = <-c.done:
 	case <-ctx.Done():
-		return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())}
+		if c.state.CompareAndSwap(waits, gone) {
+			return outcome{err: fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())}
+		}
+		o = <-c.done
 	}
+	if o.apply {
+		g.applyChosen()
+		o = <-c.done
+	}
+	calls.Put(c)
+	return o
 }
 
 func (g *group) leads() bool { return g.log.Leader().Leader == g.node.opt.ID }
@@ -162,7 +185,15 @@ func (g *group) advanced(i paxos.Instance) {
 	g.queue = append(g.queue, g.fresh...)
 	g.target = i
 	over := g.over
+	alone := len(g.queue) == 1 && len(g.fresh) == 1 && !over
 	g.mu.Unlock()
+	if alone {
+		if c := g.fresh[0].call; c.state.CompareAndSwap(waits, deputy) {
+			c.done <- outcome{apply: true}
+			g.fresh = g.fresh[:0]
+			return
+		}
+	}
 	clear(g.fresh)
 	g.fresh = g.fresh[:0]
 	if over {
@@ -188,29 +219,35 @@ func (g *group) signal() {
 
 // apply is the applier's goroutine.
 func (g *group) apply() {
-	var batch []told
 	for {
 		select {
 		case <-g.node.ctx.Done():
 			g.abandon(nil)
 			return
 		case <-g.wake:
+			g.applyChosen()
 		}
-		g.mu.Lock()
-		batch, g.queue = g.queue, batch[:0]
-		target := g.target
-		g.mu.Unlock()
-		rest, err := g.applyThrough(target, batch)
-		if err != nil {
-			g.abandon(rest)
-			if g.node.ctx.Err() == nil {
-				g.node.fail(fmt.Errorf("apply group %d: %w", g.opt.ID, err))
-			}
-			return
-		}
-		clear(batch)
-		g.checkpoint()
 	}
+}
+
+// applyChosen applies what was chosen until now and answers those who wait for it.
+func (g *group) applyChosen() {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	g.mu.Lock()
+	g.batch, g.queue = g.queue, g.batch[:0]
+	target := g.target
+	g.mu.Unlock()
+	rest, err := g.applyThrough(target, g.batch)
+	if err != nil {
+		g.abandon(rest)
+		if g.node.ctx.Err() == nil {
+			g.node.fail(fmt.Errorf("apply group %d: %w", g.opt.ID, err))
+		}
+		return
+	}
+	clear(g.batch)
+	g.checkpoint()
 }
 
 // applyThrough applies everything chosen through target and answers those who
@@ -218,7 +255,7 @@ func (g *group) apply() {
 func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, error) {
 	i := paxos.Instance(g.applied.Load())
 	for i < target {
-		if g.node.ctx.Err() != nil {
+		if g.isOver() {
 			return waiting, ErrClosed
 		}
 		i++
@@ -242,11 +279,14 @@ func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, err
 	return waiting, nil
 }
 
+func (g *group) isOver() bool { return g.ended.Load() || g.node.ctx.Err() != nil }
+
 // abandon answers those who wait for the applier when it ends.
 func (g *group) abandon(rest []told) {
 	g.mu.Lock()
 	rest = append(rest, g.queue...)
 	g.queue, g.over = nil, true
+	g.ended.Store(true)
 	g.mu.Unlock()
 	for _, t := range rest {
 		g.answer(t.call, outcome{err: fmt.Errorf("chosen at instance %d but not applied here: %w: %w", t.instance, ErrUnknown, ErrClosed)})

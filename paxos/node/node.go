@@ -151,7 +151,9 @@ func (n *Node) Close() error {
 	}
 	n.wg.Wait()
 	for _, g := range n.groups {
+		g.applying.Lock() // no deputy applies any more
 		g.abandon(nil)
+		g.applying.Unlock()
 	}
 	if n.log != nil {
 		if err := n.log.Close(); !errors.Is(err, wal.ErrClosed) {

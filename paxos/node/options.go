@@ -14,8 +14,8 @@ import (
 // MaxValue is the largest value in bytes that Propose takes.
 const MaxValue = 16 << 20
 
-// StateMachine is what a group replicates. Its methods are called from one
-// goroutine of the group.
+// StateMachine is what a group replicates. Its methods are called one at a time,
+// but not always from the same goroutine.
 type StateMachine interface {
 	// Applied returns the newest instance whose effects the state machine has,
 	// 0 for none. It is asked once, by Open: values behind it are applied.
