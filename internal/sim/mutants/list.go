@@ -72,7 +72,7 @@ var All = []Mutant{
 		Old: `float64(c.cfg.Lease) * (1 - c.cfg.ClockError) / (1 + c.cfg.ClockError)`, New: `float64(c.cfg.Lease)`},
 	{Name: "lease-cut-short", Why: "a follower refuses others for half of the lease", File: acceptor,
 		Old: `c.leaseEnd = c.now.Add(c.cfg.Lease)`, New: `c.leaseEnd = c.now.Add(c.cfg.Lease / 2)`},
-	{Name: "consent-for-ever", Why: "a leader's renunciation holds for its later leases too", File: acceptor,
+	{Name: "consent-for-ever", Story: "stale_consent", Why: "a leader's renunciation holds for its later leases too", File: acceptor,
 		Old: `return consent.Node == c.leaseOf.Node && !consent.Less(c.leaseOf)`, New: `return consent.Node == c.leaseOf.Node`},
 	{Name: "transfer-keeps-lease", Why: "a lease goes on after it was renounced", File: proposer,
 		Old: "\tc.replicate(false)\n\tc.stepDown()\n", New: "\tc.replicate(false)\n"},
