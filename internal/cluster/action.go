@@ -36,6 +36,9 @@ const (
 	KindAcceptSwitch  Kind = "accept_switchover"
 	KindEndSwitch     Kind = "end_switchover"
 	KindReport        Kind = "report"
+	KindPlaceLog      Kind = "place_log"
+	KindFetchCopy     Kind = "fetch_copy"
+	KindAdoptCopy     Kind = "adopt_copy"
 )
 
 // Slow reports whether actions of the kind take long. They are carried out one
@@ -43,7 +46,8 @@ const (
 func (k Kind) Slow() bool {
 	switch k {
 	case KindInitEngine, KindStartEngine, KindStopEngine, KindStartReplica, KindStopReplica,
-		KindAttachTail, KindDetachTail, KindMakeWritable, KindMakeReadOnly, KindEnableEvents, KindDisableEvents:
+		KindAttachTail, KindDetachTail, KindMakeWritable, KindMakeReadOnly, KindEnableEvents, KindDisableEvents,
+		KindPlaceLog, KindFetchCopy, KindAdoptCopy:
 		return true
 	}
 	return false
@@ -107,6 +111,12 @@ type (
 	AcceptSwitchover struct{ Target paxos.NodeID }
 	// EndSwitchover ends one. A Problem without name is success.
 	EndSwitchover struct{ Problem Problem }
+	// PlaceLog makes the node's log begin behind what the server holds.
+	PlaceLog struct{}
+	// FetchCopy gets another member's data and lays them beside the server's own.
+	FetchCopy struct{ Reason string }
+	// AdoptCopy puts the copy in the place of the server's data, which are kept aside.
+	AdoptCopy struct{}
 	// Report names a problem that exists now. What is not reported again is over.
 	Report struct{ Problem Problem }
 )
@@ -183,6 +193,18 @@ func (EndSwitchover) Kind() Kind { return KindEndSwitch }
 // Kind returns KindReport.
 func (Report) Kind() Kind { return KindReport }
 
+// Kind returns KindPlaceLog.
+func (PlaceLog) Kind() Kind { return KindPlaceLog }
+
+// Kind returns KindFetchCopy.
+func (FetchCopy) Kind() Kind { return KindFetchCopy }
+
+// Kind returns KindAdoptCopy.
+func (AdoptCopy) Kind() Kind { return KindAdoptCopy }
+
+func (a PlaceLog) String() string      { return string(a.Kind()) }
+func (a FetchCopy) String() string     { return fmt.Sprintf("%s reason=%q", a.Kind(), a.Reason) }
+func (a AdoptCopy) String() string     { return string(a.Kind()) }
 func (a InitEngine) String() string    { return string(a.Kind()) }
 func (a StartEngine) String() string   { return string(a.Kind()) }
 func (a StopEngine) String() string    { return string(a.Kind()) }

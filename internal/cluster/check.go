@@ -76,6 +76,14 @@ func (c *checker) action(a Action) error {
 		return verify(running, clean)
 	case StartEngine:
 		return verify(rule{e.State == EngineStopped || (e.State == EngineCrashed && e.Wait <= 0), "wrong state"})
+	case FetchCopy:
+		return verify(running, clean, rule{c.closed, "the gate is not closed"}, rule{v.Tail == TailOff && e.Replica == ReplicaOff, "the server is in use"},
+			rule{v.Restore.Need == NeedCopy, "no copy is needed"})
+	case AdoptCopy:
+		return verify(clean, rule{v.Restore.Ready, "there is no copy"},
+			rule{e.State == EngineStopped || e.State == EngineAbsent || e.State == EngineCrashed, "the server is not down"})
+	case PlaceLog:
+		return verify(clean, rule{!v.Lead.Self, "this node leads"}, rule{v.Restore.Need == NeedPlace, "the log goes on"})
 	case DetachTail:
 		return verify(clean)
 	case ProposeEpoch:

@@ -159,16 +159,72 @@ func (p *plan) step() {
 		p.lead()
 	case v.Member:
 		p.follow()
+	case v.Role == paxos.Witness: // on its way into a cluster
+		p.accompany()
 	default: // blank: the server may warm up while it waits
-		p.engineUp()
+		if !p.restore() {
+			p.engineUp()
+		}
 	}
 }
 
 // accompany is for members that never lead: a witness has no server, a learner
 // follows.
 func (p *plan) accompany() {
-	if p.v.Role == paxos.Learner {
+	v := p.v
+	switch {
+	case v.Role == paxos.Learner:
 		p.follow()
+	case v.Engine.State == EngineRunning && !v.Engine.Dirty:
+		if v.Tail != TailOff {
+			p.later(DetachTail{})
+			return
+		}
+		p.later(StopEngine{})
+	case v.Restore.Need == NeedPlace && !v.Engine.Dirty && !v.Lead.Self:
+		p.later(PlaceLog{})
+	}
+}
+
+// restore plans the way back of a node that cannot go on by its log alone. It
+// reports false when there is no need.
+func (p *plan) restore() bool {
+	v := p.v
+	r := v.Restore
+	switch {
+	case !r.active():
+		return false
+	case v.Engine.Dirty && v.Engine.State == EngineRunning:
+		return true
+	case r.Ready:
+		p.adopt()
+	case !p.engineUp():
+	case v.Tail != TailOff:
+		p.later(DetachTail{})
+	case v.Engine.Replica != ReplicaOff:
+		p.later(StopReplica{})
+	case r.Need == NeedCopy:
+		p.closeGate("the server's data are replaced")
+		p.later(FetchCopy{Reason: r.Reason})
+	case !v.Lead.Self:
+		p.later(PlaceLog{})
+	}
+	return true
+}
+
+// adopt exchanges the data of a server that is down, or takes it down for that.
+func (p *plan) adopt() {
+	switch v := p.v; v.Engine.State {
+	case EngineRunning:
+		if v.Tail != TailOff {
+			p.later(DetachTail{})
+			return
+		}
+		p.later(StopEngine{})
+	case EngineStopped, EngineAbsent, EngineCrashed:
+		if !v.Engine.Dirty {
+			p.later(AdoptCopy{})
+		}
 	}
 }
 
@@ -192,6 +248,9 @@ func (p *plan) engineUp() bool {
 // follow keeps the server a replica of the node's own log.
 func (p *plan) follow() {
 	v := p.v
+	if p.restore() {
+		return
+	}
 	if !p.engineUp() || v.Engine.Dirty {
 		return
 	}
@@ -257,6 +316,8 @@ func (p *plan) reads() {
 		reason = "the server does not run"
 	case v.Engine.Errant != "":
 		reason = "the server has diverged"
+	case v.Restore.active():
+		reason = "the server's data are replaced"
 	}
 	switch {
 	case reason != "" && v.Reads:
@@ -271,7 +332,7 @@ func (p *plan) candidacy() {
 	v := p.v
 	_, severe := v.severe()
 	want := Candidacy{Able: v.Member && v.Role == paxos.Voter && !v.Stopping && !severe &&
-		v.Engine.State == EngineRunning && v.Engine.Errant == "" &&
+		v.Engine.State == EngineRunning && v.Engine.Errant == "" && !v.Restore.active() &&
 		(v.Lead.Self || v.Engine.Replica == ReplicaRunning)}
 	if want.Able && !v.Lead.Self {
 		want.Delay = min(maxDelay, time.Duration(v.Engine.Behind)*time.Second/applyRate).Truncate(delayStep)

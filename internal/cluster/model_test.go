@@ -70,6 +70,12 @@ func (m *model) done() {
 		e.State = EngineStopped
 	case KindStartEngine:
 		e.State = EngineRunning
+	case KindFetchCopy:
+		v.Restore.Ready = true
+	case KindAdoptCopy:
+		v.Restore, e.State, e.Errant = Restore{}, EngineStopped, ""
+	case KindPlaceLog:
+		v.Restore.Need = NeedNothing
 	case KindStartReplica:
 		e.Replica = ReplicaRunning
 	case KindStopReplica:
@@ -173,6 +179,8 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 		v.Engine.Behind = n
 	case "errant":
 		v.Engine.Errant = val
+	case "need":
+		v.Restore.Need, v.Restore.Reason = map[string]Need{"place": NeedPlace, "copy": NeedCopy}[val], "it lacks what no log has"
 	case "tail":
 		if val == "failed" {
 			v.Tail, v.Epoch.State = TailFailed, EpochSpent

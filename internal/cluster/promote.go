@@ -16,6 +16,10 @@ func (p *plan) lead() {
 			p.do(ProposeEpoch{Number: v.Epoch.Newest + 1})
 		}
 	}
+	if v.Restore.active() {
+		p.restore()
+		return
+	}
 	if !p.engineUp() || v.Engine.Errant != "" {
 		return
 	}
@@ -57,6 +61,8 @@ func (v *View) unfit() string {
 		return "the server does not run"
 	case v.Engine.Errant != "":
 		return "the server has diverged"
+	case v.Restore.active():
+		return "the server needs another member's data"
 	case v.Engine.Replica == ReplicaBroken:
 		return "replication has stopped before everything was executed"
 	case v.Failed.Times >= MaxFailures && v.Failed.Action.Slow():

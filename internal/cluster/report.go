@@ -28,7 +28,10 @@ func (v *View) problems() []Problem {
 		add("engine_crashed", fmt.Sprintf("the server ended by itself (%d times): %s", e.Crashes, e.Reason), "see the server's error log in the node's directory")
 	}
 	if e.Errant != "" {
-		add("diverged", "the server holds transactions that the log does not: "+e.Errant, "nothing is deleted; rebuild this node from another member")
+		add("diverged", "the server holds transactions that the log does not: "+e.Errant, "it gets another member's data by itself; its own are moved aside, to data.old")
+	}
+	if v.Restore.active() && e.Errant == "" {
+		add("rebuilding", v.Restore.Reason, "it is done by itself: phxsql status shows how far it is")
 	}
 	if e.Replica == ReplicaBroken {
 		add("replication_stopped", e.ReplicaError, "it is tried again by itself; see the server's error log")

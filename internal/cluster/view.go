@@ -32,6 +32,8 @@ type View struct {
 	// success since. Accepting or ending a switchover forgets it.
 	Failed Failure
 
+	Restore Restore
+
 	Switch *Switchover
 	Peers  []Peer
 	// Health lists what the canaries found.
@@ -128,6 +130,30 @@ type Engine struct {
 	// only when the log was caught up. Empty is well.
 	Errant string
 }
+
+// Need is what a node needs besides its own log to go on.
+type Need uint8
+
+// The needs of a node.
+const (
+	NeedNothing Need = iota
+	// NeedPlace: the other members have trimmed what this node's log lacks. The log
+	// must begin anew behind what the server holds.
+	NeedPlace
+	// NeedCopy: the server lacks what no log has any more, or holds what the log does
+	// not. It needs another member's data.
+	NeedCopy
+)
+
+// Restore is the way back of a node that cannot go on by its log alone.
+type Restore struct {
+	Need   Need
+	Reason string
+	// Ready says that a complete copy of another member's data lies beside the own.
+	Ready bool
+}
+
+func (r Restore) active() bool { return r.Need != NeedNothing || r.Ready }
 
 // Tail is the state of the one semi-sync replica of the local server.
 type Tail uint8
