@@ -16,10 +16,13 @@ import (
 
 // The registers of a Registers load.
 const (
-	registers       = 6 // rows
-	clientsPerPort  = 3
-	registerLimit   = 6 * time.Second // of one operation; what takes longer has an unknown outcome
-	registerPause   = 4 * time.Millisecond
+	registers      = 6 // rows
+	clientsPerPort = 10
+	registerLimit  = 6 * time.Second // of one operation; what takes longer has an unknown outcome
+	// registerPause is the longest time between two operations of a client. Most
+	// clients must be idle at any moment: the command that finds an old answer is
+	// the one that is sent after its master was deposed.
+	registerPause   = 60 * time.Millisecond
 	linearizeLimit  = 90 * time.Second // of the judgement
 	registersSchema = "registers"
 )
@@ -84,19 +87,17 @@ func (c *Cluster) StartRegisters(ctx context.Context) (*Registers, error) {
 
 // run is one client: two thirds of its operations are reads.
 func (r *Registers) run(ctx context.Context, db *sql.DB, client int) {
-	tick := time.NewTicker(registerPause)
-	defer tick.Stop()
 	for ctx.Err() == nil {
 		conn, err := db.Conn(ctx)
 		for err == nil && ctx.Err() == nil {
 			err = r.one(conn, client)
-			<-tick.C
+			wait(ctx, rand.N(registerPause))
 		}
 		if conn != nil {
 			_ = conn.Raw(func(any) error { return errBad })
 			_ = conn.Close()
 		}
-		<-tick.C
+		wait(ctx, retryPause)
 	}
 }
 
