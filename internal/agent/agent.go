@@ -22,6 +22,7 @@ import (
 	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/internal/mysqld"
 	"github.com/phxsql/phxsql/internal/proxy"
+	"github.com/phxsql/phxsql/internal/relay"
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/internal/transport"
 	"github.com/phxsql/phxsql/paxos"
@@ -63,9 +64,12 @@ type Agent struct {
 	db        *localServer
 	proxy     *proxy.Proxy
 	relays
-	loop  *loop
-	peers *peers
-	calls map[string]transport.CallHandler
+	base      relay.Base // what the journal begins from
+	retention retention
+	copying   copying
+	loop      *loop
+	peers     *peers
+	calls     map[string]transport.CallHandler
 
 	initMu sync.Mutex
 	seq    uint64 // of announcements; announcer only
@@ -198,6 +202,9 @@ func (a *Agent) buildLog() error {
 		return err
 	}
 	a.handleCalls()
+	if err := a.recoverBase(); err != nil {
+		return err
+	}
 	a.host = host.New(host.Options{
 		Log: a.wal, Sender: a.transport, Logger: a.component("host"),
 		Failed: func(err error) { a.fatal(fmt.Errorf("the log has failed: %w", err)) },
@@ -251,6 +258,7 @@ func (a *Agent) buildPorts() error {
 	}
 	a.loop.diskFull = a.host.DiskFull
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
+	a.loop.restorer = a
 	return nil
 }
 
@@ -270,6 +278,8 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.loop.serve(ctx) })
 	a.wg.Go(func() { a.watchMembers(ctx) })
 	a.wg.Go(func() { a.announce(ctx) })
+	a.wg.Go(func() { a.retain(ctx) })
+	a.wg.Go(func() { a.watchLack(ctx) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRW(a.listeners[0])) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRO(a.listeners[1])) })
 	so := api.ServerOptions{Node: a, Events: a.opt.Events, Logger: a.log, TLS: func() tlsConfig { return api.ServerTLS(a.creds) }}

@@ -29,6 +29,9 @@ var limits = map[cluster.Kind]time.Duration{
 	cluster.KindMakeReadOnly:  10 * time.Second,
 	cluster.KindEnableEvents:  10 * time.Second,
 	cluster.KindDisableEvents: 10 * time.Second,
+	cluster.KindPlaceLog:      time.Minute,
+	cluster.KindFetchCopy:     7 * 24 * time.Hour, // a copy that stands still ends by itself
+	cluster.KindAdoptCopy:     10 * time.Minute,
 }
 
 // carry carries one action out: at once, or, a slow one, by starting it.
@@ -234,6 +237,12 @@ func (l *loop) work(a cluster.Action) func(context.Context) error {
 		return l.db.EnableEvents
 	case cluster.DisableEvents:
 		return l.db.DisableEvents
+	case cluster.FetchCopy:
+		return l.fetchCopy
+	case cluster.AdoptCopy:
+		return l.restorer.AdoptCopy
+	case cluster.PlaceLog:
+		return l.placeLog
 	}
 	panic(fmt.Sprintf("agent: unknown action %s", a))
 }
@@ -295,6 +304,8 @@ func (l *loop) succeeded(k cluster.Kind) {
 		e.Events = true
 	case cluster.KindDisableEvents:
 		e.Events = false
+	case cluster.KindAdoptCopy:
+		l.copyAdopted()
 	}
 }
 

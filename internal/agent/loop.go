@@ -48,6 +48,8 @@ type loop struct {
 	// diskFull reports that the log waits for room; nil when nobody can tell.
 	diskFull func() bool
 
+	restorer restorer
+
 	inbox chan func()
 	done  chan struct{}
 	last  atomic.Pointer[snapshot]
@@ -80,6 +82,14 @@ type loop struct {
 	steps       int            // begins and ends of slow actions
 	applied     paxos.Instance // everything through it is executed
 	caughtUp    bool
+
+	errantAt time.Time // since when the server holds too much
+	lost     string    // why the server needs another one's data
+	lack     paxos.Instance
+	copied   bool // a complete copy lies beside the data
+	restored bool // a copy was adopted, and is not known to be good yet
+	keepOld  bool // what it replaced is worth a look
+	judge    paxos.Instance
 
 	tailRun   int // counts tails
 	tailEnded int // the newest tail that ended by itself
@@ -236,9 +246,10 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 		l.applied = max(l.applied, pos)
 	}
 	e.Errant = ""
-	if l.caughtUp && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
+	if l.caughtUp && pos >= l.judge && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
 		e.Errant = minus(o.Executed, all).String()
 	}
+	l.judgeCopy(pos)
 	if steps != l.steps || l.view.Busy != "" {
 		return
 	}

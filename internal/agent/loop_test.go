@@ -21,22 +21,23 @@ import (
 // world is everything around a loop, without processes, disks and networks. It
 // traces what the loop did: fast actions and slow ones, each in order.
 type world struct {
-	mu      sync.Mutex
-	fast    []string
-	tardy   []string
-	lead    paxos.Leadership
-	lease   bool
-	changed chan struct{}
-	chosen  paxos.Instance
-	epoch   entry.Value
-	members paxos.Members
-	exited  func(string)
-	ended   func(error)
-	drained bool
-	hold    map[string]chan struct{} // slow actions that wait
-	fail    map[string]error
-	running bool
-	replica bool
+	mu       sync.Mutex
+	fast     []string
+	tardy    []string
+	lead     paxos.Leadership
+	lease    bool
+	changed  chan struct{}
+	chosen   paxos.Instance
+	epoch    entry.Value
+	members  paxos.Members
+	exited   func(string)
+	ended    func(error)
+	drained  bool
+	hold     map[string]chan struct{} // slow actions that wait
+	fail     map[string]error
+	running  bool
+	replica  bool
+	unplaced bool // no log goes on from what the server holds
 }
 
 func newWorld() *world {
@@ -190,6 +191,18 @@ func (w *world) WaitExecuted(ctx context.Context, _ *gtid.Set) error {
 	return ctx.Err()
 }
 
+func (w *world) FetchCopy(ctx context.Context) (paxos.Instance, error) {
+	return 0, w.slow(ctx, "fetch")
+}
+func (w *world) AdoptCopy(ctx context.Context) error { return w.slow(ctx, "adopt") }
+func (w *world) PlaceLog(ctx context.Context) (bool, error) {
+	err := w.slow(ctx, "place")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.unplaced, err
+}
+func (w *world) Restored(bool) { w.did("restored") }
+
 func (w *world) Attach(ctx context.Context, _ uint64, ended func(error)) error {
 	w.mu.Lock()
 	w.ended = ended
@@ -214,6 +227,7 @@ func newTestLoop(t *testing.T) (*world, *loop) {
 	w := newWorld()
 	l := newLoop(1, slog.New(slog.DiscardHandler))
 	l.cons, l.jour, l.db, l.tail, l.gate, l.peers = w, w, w, w, w, newPeers()
+	l.restorer = w
 	l.awaitApplied = func(context.Context, paxos.NodeID, paxos.Instance) error { return nil }
 	l.heard = func() (paxos.Instance, bool) { return 0, false }
 	ctx, cancel := context.WithCancel(context.Background())
@@ -379,6 +393,35 @@ func TestLoopStops(t *testing.T) {
 		if got, want := w.take(), "CLOSE unable route:none | readonly detach stop"; got != want {
 			t.Fatalf("the loop did\n  %s\nwant\n  %s", got, want)
 		}
+	})
+}
+
+// A node whose log is trimmed elsewhere looks where it goes on; where it does not, the
+// server gets other data first.
+func TestLoopIsRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		w.setLead(paxos.Leadership{Leader: 2}, false)
+		settle()
+		w.take()
+		w.mu.Lock()
+		w.unplaced = true
+		w.mu.Unlock()
+		w.hold["adopt"] = make(chan struct{})
+		l.post(func() { l.lacks(100) })
+		settle()
+		expect(t, w, "unable | unreplica place fetch stop adopt")
+		w.mu.Lock()
+		w.unplaced = false
+		w.mu.Unlock()
+		w.hold["place"] = make(chan struct{})
+		close(w.hold["adopt"])
+		expect(t, w, " | start place")
+		w.mu.Lock()
+		w.chosen = 150
+		w.mu.Unlock()
+		close(w.hold["place"])
+		expect(t, w, "unable able restored | replica")
 	})
 }
 

@@ -176,6 +176,9 @@ func (a *Agent) refused() (api.Problem, bool) {
 	return api.Problem{}, false
 }
 
+// knownMembers are those of the membership.
+func (a *Agent) knownMembers() []paxos.Member { return a.group.Leader().Members.List }
+
 func (a *Agent) logBytes() int64 { return a.wal.Size() }
 
 var _ api.Node = (*Agent)(nil)

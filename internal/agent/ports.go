@@ -55,6 +55,20 @@ type database interface {
 	WaitExecuted(ctx context.Context, set *gtid.Set) error
 }
 
+// restorer brings a node back that its log cannot bring back.
+type restorer interface {
+	// FetchCopy lays another member's data beside the own. It returns an instance
+	// that follows everything they hold.
+	FetchCopy(ctx context.Context) (paxos.Instance, error)
+	AdoptCopy(ctx context.Context) error
+	// PlaceLog makes the log begin behind what the server holds. It reports false
+	// when no log goes on from there: the server needs a copy.
+	PlaceLog(ctx context.Context) (bool, error)
+	// Restored is told when a copy that was adopted is good; keep says that what it
+	// replaced is worth a look.
+	Restored(keep bool)
+}
+
 // tail is the semi-sync replica of the local server. Attach returns when it is
 // attached; ended is called once when it ends by itself.
 type tail interface {

@@ -21,6 +21,7 @@ func (l *loop) refresh(now time.Time) {
 	l.refreshEpoch()
 	l.refreshPeers()
 	l.refreshHealth(passed)
+	l.refreshRestore()
 	e := &v.Engine
 	e.Wait, e.ReplicaWait, v.Failed.Wait = l.until(l.waitUntil), l.until(l.replicaAt), l.until(l.failUntil)
 	if e.State == cluster.EngineRunning && e.Crashes > 0 && l.now.Sub(l.startedAt) > time.Minute {

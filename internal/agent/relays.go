@@ -51,7 +51,7 @@ func (j journalOf) Wait(ctx context.Context, through paxos.Instance) error {
 // buildRelays makes the journal, the source for the local server, and the tail.
 // The source listens on a port of the loopback that nobody else needs to know.
 func (a *Agent) buildRelays(ctx context.Context) error {
-	a.journal = journalOf{relay.NewJournal(a.group, relay.Base{}, a.component("journal"))}
+	a.journal = journalOf{relay.NewJournal(a.group, a.base, a.component("journal"))}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for the local server: %w", err)
@@ -62,7 +62,7 @@ func (a *Agent) buildRelays(ctx context.Context) error {
 	a.source = relay.NewSource(a.group, a.journal.Journal, relay.SourceOptions{
 		User: sourceUser, Password: password,
 		ServerID: sourceServerID, ServerUUID: a.deriveUUID("log"), ServerVersion: a.install.Version.Release(),
-		CaughtUp: a.caughtUp, Logger: a.component("source"),
+		CaughtUp: a.caughtUp, OnRefuse: a.sourceRefused, Logger: a.component("source"),
 	})
 	a.tail = &tailOf{ctx: ctx, make: a.newTail}
 	return nil
@@ -85,7 +85,7 @@ func (a *Agent) caughtUp() (paxos.Instance, bool) {
 		return a.group.Chosen(), v.Ready
 	}
 	an, age, ok := a.peers.get(v.Leader, time.Now())
-	return an.Member.Log.Chosen, ok && age < aliveFor && an.Member.Master
+	return max(an.Member.Log.Chosen, a.copying.judgeFrom()), ok && age < aliveFor && an.Member.Master
 }
 
 func (a *Agent) newTail(epoch uint64) *relay.Tail {

@@ -18,6 +18,8 @@ const (
 	callApplied    = "applied"     // appliedRequest: answer when the server has executed it
 	callSwitchover = "switchover"  // switchoverRequest: to the master
 	callCreateUser = "create_user" // userRequest: to the master
+	callOffer      = "copy_offer"  // nothing -> offer: would this node give a copy of its data?
+	callLocate     = "locate"      // locateRequest -> location: where does the log go on for a server?
 )
 
 type joinRequest struct {
@@ -109,6 +111,8 @@ func (a *Agent) handleCalls() {
 	handle(a, callApplied, a.onApplied)
 	handle(a, callSwitchover, a.onSwitchover)
 	handle(a, callCreateUser, a.onCreateUser)
+	handle(a, callOffer, a.onOffer)
+	handle(a, callLocate, a.onLocate)
 }
 
 // onApplied answers when the local server has executed everything through an

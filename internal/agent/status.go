@@ -123,7 +123,14 @@ func (a *Agent) member() api.MemberStatus {
 	if s.seen.Executed != nil {
 		m.Engine.GTIDExecuted = s.seen.Executed.String()
 	}
-	m.Log = api.Log{First: a.group.First(), Chosen: a.group.Chosen(), Applied: s.applied, Bytes: a.logBytes()}
+	m.Log = api.Log{First: a.group.First(), Chosen: a.group.Chosen(), Applied: s.applied, Bytes: a.logBytes(), Held: paxos.Instance(a.retention.held.Load())}
+	if ids := a.retention.holders.Load(); ids != nil {
+		m.Log.HeldBy = *ids
+	}
+	if a.retention.full.Load() {
+		m.Problems = append(m.Problems, a.logFull(m.Log))
+	}
+	m.Copy = a.copying.status()
 	return m
 }
 

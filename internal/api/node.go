@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net"
 
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -20,6 +21,9 @@ type Node interface {
 	// the cluster choose) and returns when it serves. It may be asked of any
 	// member. Asking for the present master is a success.
 	Switchover(ctx context.Context, to string) error
+	// CopyStream returns a connection to the node's server, for another member that
+	// copies its data. The caller closes it.
+	CopyStream(ctx context.Context) (net.Conn, error)
 	// LogDump calls f for each chosen entry from one instance to another, both
 	// included, ascending. From 0 is the oldest kept, to 0 the newest chosen
 	// when it starts. It ends with f's error if f returns one.

@@ -76,6 +76,7 @@ func (s *Server) routes() {
 	member("GET", "/v1/log", s.logDump)
 	member("POST", "/v1/init", s.init)
 	member("POST", "/v1/switchover", s.switchover)
+	member("POST", copyPath, s.copyStream)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)

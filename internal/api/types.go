@@ -90,6 +90,8 @@ type MemberStatus struct {
 	// LagSeconds is the age of the oldest of them; 0 if there is none.
 	LagSeconds Seconds `json:"lag_seconds"`
 	Engine     Engine  `json:"engine"`
+	// Copy is there while the member gets another one's data.
+	Copy *Copy `json:"copy,omitempty"`
 	// The addresses are those that others should use.
 	RWAddr    string    `json:"rw_addr"`
 	ROAddr    string    `json:"ro_addr"`
@@ -129,6 +131,18 @@ type Engine struct {
 	// Reason says why it is not running; empty while it is.
 	Reason string `json:"reason,omitempty"`
 	PID    int    `json:"pid,omitempty"`
+}
+
+// Copy is the way of another member's data to one that needs them.
+type Copy struct {
+	// Phase is copying, or applying: the data are there, the rest of the log is not.
+	Phase string       `json:"phase"`
+	Donor paxos.NodeID `json:"donor"`
+	Bytes int64        `json:"bytes"` // received
+	Total int64        `json:"total"` // what the donor's data take
+	Rate  int64        `json:"rate"`  // bytes per second
+	// Remaining is how long it will take at that rate.
+	Remaining Seconds `json:"remaining_seconds"`
 }
 
 // InitRequest makes blank nodes a cluster.

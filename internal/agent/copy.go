@@ -1,0 +1,388 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/internal/mysqld"
+	"github.com/phxsql/phxsql/internal/relay"
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+const (
+	askLimit  = 5 * time.Second        // for an answer about copies
+	lackEvery = 500 * time.Millisecond // how often it is looked whether the log goes on
+	lackTimes = 4                      // how often in a row it must lack something that nobody has
+)
+
+// copying is what a node knows of the copy that it gets. It is safe for concurrent use.
+type copying struct {
+	judge atomic.Uint64
+	bytes atomic.Int64
+
+	mu    sync.Mutex
+	phase string // empty: none under way
+	donor offer
+	began time.Time
+}
+
+func (c *copying) judgeFrom() paxos.Instance { return paxos.Instance(c.judge.Load()) }
+
+func (c *copying) set(phase string, o offer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if phase == copyFetching {
+		c.began, c.donor = time.Now(), o
+		c.bytes.Store(0)
+	}
+	c.phase = phase
+}
+
+// The phases of a copy.
+const (
+	copyNone     = ""
+	copyFetching = "copying"  // the data are on their way
+	copyApplying = "applying" // the log's rest is
+)
+
+// status describes the copy for people; nil when there is none.
+func (c *copying) status() *api.Copy {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase == copyNone {
+		return nil
+	}
+	s := &api.Copy{Phase: c.phase, Donor: c.donor.Node, Bytes: c.bytes.Load(), Total: c.donor.Bytes}
+	if took := time.Since(c.began); c.phase == copyFetching && took > 0 {
+		s.Rate = int64(float64(s.Bytes) / took.Seconds())
+		if left := s.Total - s.Bytes; s.Rate > 0 && left > 0 {
+			s.Remaining = api.Seconds(time.Duration(float64(left) / float64(s.Rate) * float64(time.Second)))
+		}
+	}
+	return s
+}
+
+// offer is what a node says about giving a copy of its data.
+type offer struct {
+	Node     paxos.NodeID `json:"node"`
+	Refusal  string       `json:"refusal,omitempty"` // why not; the rest is empty then
+	Master   bool         `json:"master"`
+	Behind   uint64       `json:"behind"`
+	Bytes    int64        `json:"bytes"`
+	Version  string       `json:"version"`
+	Admin    string       `json:"admin"`
+	Password string       `json:"password"` // of the account for copies
+}
+
+// onOffer answers whether this node gives a copy of its data.
+func (a *Agent) onOffer(context.Context, paxos.NodeID, nothing) (offer, error) {
+	s := a.loop.last.Load()
+	o := offer{Node: a.cfg.Node.ID, Version: a.install.Version.Release(), Admin: a.advertised.Admin}
+	switch st := s.state(); {
+	case s.view.Restore.Need != cluster.NeedNothing || s.view.Restore.Ready:
+		o.Refusal = "its own data are being replaced"
+	case st != api.StateFollower && st != api.StateMaster:
+		o.Refusal = "it is " + string(st)
+	default:
+		var err error
+		if o.Bytes, err = a.db.DataSize(); err != nil {
+			return o, err
+		}
+		o.Master, o.Behind, o.Password = st == api.StateMaster, s.view.Engine.Behind, a.db.CopyPassword()
+	}
+	return o, nil
+}
+
+// others are the nodes that may be asked for data.
+func (a *Agent) others() []paxos.NodeID {
+	var ids []paxos.NodeID
+	for _, m := range a.knownMembers() {
+		if m.ID != a.cfg.Node.ID {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// askOthers calls a method on all other nodes at once and returns what came back in
+// time, with the reasons of those that did not answer.
+func askOthers[Res any](ctx context.Context, a *Agent, method string, req any) (got []Res, failed []error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, id := range a.others() {
+		wg.Go(func() {
+			var res Res
+			err := a.call(ctx, id, method, req, &res)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = append(failed, err)
+				return
+			}
+			got = append(got, res)
+		})
+	}
+	wg.Wait()
+	return got, failed
+}
+
+// chooseDonor prefers a follower, and among those the one that is least behind. The
+// master gives its data only when nobody else does.
+func chooseDonor(offers []offer, version string) (offer, error) {
+	var best offer
+	var why []string
+	for _, o := range offers {
+		if o.Refusal == "" && series(o.Version) != series(version) {
+			o.Refusal = "it has MySQL " + o.Version + ", this node " + version
+		}
+		switch {
+		case o.Refusal != "":
+			why = append(why, fmt.Sprintf("node %d: %s", o.Node, o.Refusal))
+		case best.Node == 0, best.Master && !o.Master, best.Master == o.Master && o.Behind < best.Behind:
+			best = o
+		}
+	}
+	if best.Node == 0 {
+		return best, hinted{fmt.Errorf("no member gives a copy of its data: %s", strings.Join(why, "; ")), "it is tried again; at least one other member must be well"}
+	}
+	return best, nil
+}
+
+// series is the part of a version within which data can be copied.
+func series(version string) string {
+	parts := strings.SplitN(version, ".", 3)
+	return strings.Join(parts[:min(2, len(parts))], ".")
+}
+
+// FetchCopy lays another member's data beside the own.
+func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
+	offers, failed := askOthers[offer](ctx, a, callOffer, nothing{})
+	o, err := chooseDonor(offers, a.install.Version.Release())
+	if err != nil {
+		return 0, errors.Join(append([]error{err}, failed...)...)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	port, err := a.openTunnel(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	a.copying.set(copyFetching, o)
+	a.log.Info("copy begins", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyBytes, o.Bytes)
+	began := time.Now()
+	err = a.db.FetchCopy(ctx, mysqld.Donor{Host: "127.0.0.1", Port: port, Password: o.Password, Bytes: o.Bytes})
+	var at location
+	if err == nil {
+		err = a.call(ctx, o.Node, callLocate, locateRequest{Any: true}, &at)
+	}
+	if err != nil {
+		a.copying.set(copyNone, o)
+		return 0, err
+	}
+	a.copying.judge.Store(max(a.copying.judge.Load(), uint64(at.Chosen)))
+	a.copying.set(copyApplying, o)
+	a.log.Info("copy complete", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyBytes, a.db.CopySize(), telemetry.KeyDuration, time.Since(began))
+	return at.Chosen, nil
+}
+
+// AdoptCopy puts the copy in the place of the data.
+func (a *Agent) AdoptCopy(ctx context.Context) error {
+	if err := a.db.AdoptCopy(ctx); err != nil {
+		return err
+	}
+	a.db.uuid.Store(nil)
+	a.retention.held.Store(0)
+	return nil
+}
+
+// Restored drops what the copy has replaced, unless it is worth a look.
+func (a *Agent) Restored(keep bool) {
+	a.copying.set(copyNone, offer{})
+	path, there := a.db.OldData()
+	switch {
+	case !there:
+	case keep:
+		a.log.Warn("replaced data are kept", telemetry.KeyDir, path, telemetry.KeyHint, "they hold transactions that the cluster does not; remove the folder when nobody needs it")
+	default:
+		if err := a.db.DropOld(); err != nil {
+			a.log.Warn("replaced data not removed", telemetry.KeyError, err)
+		}
+	}
+}
+
+// openTunnel leads a port of the loopback to the donor's server, for as long as ctx
+// lives: through a connection of its own to the donor's agent, with mutual TLS.
+func (a *Agent) openTunnel(ctx context.Context, o offer) (port int, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("listen for the copy: %w", err)
+	}
+	context.AfterFunc(ctx, func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+				defer stop()
+				if err := a.pipeDonor(ctx, c, o); err != nil && ctx.Err() == nil {
+					a.log.Warn("copy interrupted", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyError, err)
+				}
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+func (a *Agent) pipeDonor(ctx context.Context, c net.Conn, o offer) error {
+	d, err := api.DialCopy(ctx, o.Admin, api.ClientTLS(a.creds))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	stop := context.AfterFunc(ctx, func() { _ = d.Close() })
+	defer stop()
+	return api.Pipe(c, d, &a.copying.bytes)
+}
+
+// CopyStream connects another member with the local server.
+func (a *Agent) CopyStream(ctx context.Context) (net.Conn, error) {
+	if err := a.db.WarmCopyUser(ctx); err != nil {
+		return nil, err
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", a.db.Socket())
+}
+
+// locateRequest asks where the log goes on for a server that has executed a set, or,
+// with Any, for one that has no use of it.
+type locateRequest struct {
+	Executed string `json:"executed,omitempty"`
+	Any      bool   `json:"any,omitempty"`
+}
+
+type location struct {
+	Base    *baseFile      `json:"base,omitempty"` // nil: nowhere
+	Chosen  paxos.Instance `json:"chosen"`
+	Refusal string         `json:"refusal,omitempty"`
+}
+
+// onLocate answers from the own journal.
+func (a *Agent) onLocate(_ context.Context, _ paxos.NodeID, req locateRequest) (location, error) {
+	ans := location{Chosen: a.group.Chosen()}
+	base := a.journal.Newest()
+	if !req.Any {
+		set, err := gtid.ParseSet(req.Executed)
+		if err == nil {
+			base, err = a.journal.Locate(set)
+		}
+		var trimmed *relay.TrimmedError
+		if errors.As(err, &trimmed) {
+			ans.Refusal = err.Error()
+			return ans, nil
+		}
+		if err != nil {
+			return ans, err
+		}
+	}
+	f := toBaseFile(base, "")
+	ans.Base = &f
+	return ans, nil
+}
+
+// PlaceLog makes the log begin behind what the server holds.
+func (a *Agent) PlaceLog(ctx context.Context) (bool, error) {
+	req := locateRequest{Any: true}
+	if s := a.loop.last.Load(); s.view.Role != paxos.Witness {
+		text, err := a.db.GTIDExecuted(ctx)
+		if err != nil {
+			return false, err
+		}
+		req = locateRequest{Executed: text}
+	}
+	places, failed := askOthers[location](ctx, a, callLocate, req)
+	var best *baseFile
+	for _, p := range places {
+		if p.Base != nil && p.Base.Next-1 > a.group.Chosen() && (best == nil || p.Base.Next > best.Next) {
+			best = p.Base
+		}
+	}
+	if best == nil {
+		if len(places) == 0 {
+			return false, hinted{fmt.Errorf("find where the log goes on: %w", errors.Join(failed...)), "it is tried again; at least one other member must be up"}
+		}
+		a.log.Info("no log goes on from what the server holds", telemetry.KeyCount, len(places))
+		return false, nil
+	}
+	return true, a.installBase(ctx, best)
+}
+
+// installBase makes the log begin at a base.
+func (a *Agent) installBase(ctx context.Context, f *baseFile) error {
+	base, err := f.base()
+	if err != nil {
+		return err
+	}
+	ms, err := paxos.DecodeMembers(base.Members)
+	if err != nil {
+		return fmt.Errorf("place log: %w", err)
+	}
+	if err := a.writeBase(base); err != nil {
+		return err
+	}
+	if err := a.group.Install(ctx, base.Next-1, ms); err != nil {
+		return err
+	}
+	a.journal.Rebase(base)
+	a.log.Info("log begins anew", telemetry.KeyInstance, uint64(base.Next))
+	return nil
+}
+
+// sourceRefused takes in why the local server cannot replicate from the log.
+func (a *Agent) sourceRefused(err error) {
+	var trimmed *relay.TrimmedError
+	if errors.As(err, &trimmed) {
+		go a.loop.post(func() { a.loop.lostBy(err.Error()) })
+	}
+}
+
+// watchLack tells the loop when the log does not go on because all others have trimmed
+// what it lacks, until ctx ends.
+func (a *Agent) watchLack(ctx context.Context) {
+	t := time.NewTicker(lackEvery)
+	defer t.Stop()
+	var at paxos.Instance
+	for times := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		st, err := a.group.Status(ctx)
+		if err != nil {
+			continue
+		}
+		if st.Lacking == 0 || st.Chosen != at {
+			times, at = 0, st.Chosen
+			continue
+		}
+		if times++; times >= lackTimes {
+			a.loop.post(func() { a.loop.lacks(st.Lacking) })
+		}
+	}
+}
