@@ -123,6 +123,10 @@ func (s *Server) FetchCopy(ctx context.Context, d Donor) error {
 	if err := s.exec(ctx, "name the donor", "SET GLOBAL clone_valid_donor_list = ?", addr); err != nil {
 		return err
 	}
+	// The caller chooses another donor sooner than this one comes back.
+	if err := s.exec(ctx, "give the donor no second chance", "SET GLOBAL clone_donor_timeout_after_network_failure = 0"); err != nil {
+		return err
+	}
 	// The agent's own traffic encrypts: this connection does not leave the machine.
 	err := s.exec(ctx, "copy another server's data", fmt.Sprintf(
 		"CLONE INSTANCE FROM '%s'@'%s':%d IDENTIFIED BY ? DATA DIRECTORY = ? REQUIRE NO SSL", CopyUser, d.Host, d.Port), d.Password, dir)
