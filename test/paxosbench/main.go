@@ -128,7 +128,8 @@ func (p *plan) run() error {
 		for _, g := range p.groups {
 			for _, size := range p.sizes {
 				p.floors(r)
-				for _, sys := range p.systems {
+				for i := range p.systems {
+					sys := p.systems[(i+repeat)%len(p.systems)] // nobody is always first
 					select {
 					case <-stop:
 						end = time.Time{}
@@ -164,6 +165,10 @@ func (p *plan) floors(r *report) {
 	}
 }
 
+// settle is the time that a new cluster gets before it is measured: files were made,
+// leaders elected.
+const settle = 500 * time.Millisecond
+
 // session measures one system at one size with all numbers of proposers, on a new
 // cluster.
 func (p *plan) session(r *report, sys string, groups, size, port int) error {
@@ -171,7 +176,11 @@ func (p *plan) session(r *report, sys string, groups, size, port int) error {
 	if err != nil {
 		return err
 	}
-	defer c.end()
+	defer func() {
+		c.end()
+		syscall.Sync() // what one system left to be written is not to disturb the next
+	}()
+	time.Sleep(settle)
 	proposers := p.proposers
 	if groups > 1 {
 		proposers = p.many
