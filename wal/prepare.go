@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/phxsql/phxsql/vfs"
 )
@@ -12,13 +13,17 @@ import (
 // commit at its fdatasync, which nearly doubles the rate of small syncs.
 //
 // The zeros are written in step with the log itself (at twice its speed), so that
-// they never come as a burst that holds up a sync.
+// they never come as a burst that holds up a sync. While syncs carry much each, they
+// are left out: there the bandwidth of the disk is the limit, which the zeros would
+// share, and one journal commit for so many bytes does not show.
 type preparer struct {
 	kick chan struct{} // there may be work
 	stop chan struct{} // nil when there is no goroutine
 	done chan struct{}
 	once sync.Once
-	seen int64 // bytes of the active segment at the last kick; guarded by syncMu
+	seen int64 // bytes of the log at the last kick; guarded by syncMu
+	made int64 // syncs since then; guarded by syncMu
+	bulk atomic.Bool
 
 	mu     sync.Mutex // held during each step
 	file   vfs.File   // the spare segment, or nil
@@ -28,6 +33,9 @@ type preparer struct {
 	zeroed int64 // up to this offset
 	warned bool
 }
+
+// bulkSync is the number of bytes per sync from which zeros do not pay.
+const bulkSync = 128 << 10
 
 // takeFile returns the file of a segment: the prepared one, or a new one.
 func (l *Log) takeFile(number uint64) (vfs.File, int64, error) {
@@ -110,10 +118,12 @@ func (l *Log) afterSync() {
 	end := int64(l.active().number)*l.opt.SegmentSize + l.active().end
 	trims := l.trims
 	l.mu.RUnlock()
+	l.prep.made++
 	if end-l.prep.seen < zeroChunk/2 && !trims {
 		return
 	}
-	l.prep.seen = end
+	l.prep.bulk.Store((end-l.prep.seen)/l.prep.made >= bulkSync)
+	l.prep.seen, l.prep.made = end, 0
 	select {
 	case l.prep.kick <- struct{}{}:
 	default:
@@ -181,6 +191,8 @@ func (l *Log) prepareStep() bool {
 		return false
 	case float64(p.zeroed) > float64(p.size)*2*filled+4*zeroChunk:
 		return false
+	case p.bulk.Load():
+		p.zeroed += zeroChunk // fallocate has made them zeros already, if slower ones to write over
 	default:
 		err = p.zero()
 	}
