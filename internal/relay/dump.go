@@ -2,9 +2,11 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/binlog"
@@ -25,13 +27,15 @@ const maxFilePos = 1 << 30
 type dump struct {
 	s      *Source
 	ctx    context.Context
+	at     checkpoint // where it began
 	holes  holes
+	lost   *gtid.Set // prepared by XA, missing and undecided; nil: not known yet
+	xa     xaReader
 	out    eventWriter
 	next   paxos.Instance
 	fold   fold
 	value  entry.Value
-	again  entry.Value // for reading chunks a second time
-	v2     bool        // the replica understands version 2 heartbeats
+	v2     bool // the replica understands version 2 heartbeats
 	period time.Duration
 	beat   time.Time // when something was sent last
 	file   int
@@ -54,7 +58,7 @@ func (s *Source) dump(ctx context.Context, w *wire, r dumpRequest, period time.D
 		return err
 	}
 	d := &dump{
-		s: s, ctx: ctx, holes: newHoles(r.executed, at.executed), next: at.next, fold: at.fold,
+		s: s, ctx: ctx, at: at, holes: newHoles(r.executed, at.executed), next: at.next, fold: at.fold,
 		v2: r.flags&dumpHeartbeatV2 != 0, period: period,
 	}
 	d.out = eventWriter{w: bufio.NewWriterSize(w.conn, sendBuffer), seq: w.seq}
@@ -62,6 +66,7 @@ func (s *Source) dump(ctx context.Context, w *wire, r dumpRequest, period time.D
 	s.dumps.Add(1)
 	s.replicas.Add(1)
 	defer s.replicas.Add(-1)
+	defer d.xa.close()
 	return d.run()
 }
 
@@ -183,9 +188,6 @@ func (d *dump) send(i paxos.Instance) error {
 	case whole:
 		return d.sendWhole(v)
 	case completed:
-		if d.holes.has(v.Txns[0].GTID) {
-			return nil
-		}
 		return d.sendChunks(v.Txns[0], i)
 	}
 	return nil
@@ -200,10 +202,7 @@ func (d *dump) sendWhole(v *entry.Value) error {
 		if d.holes.has(t.GTID) {
 			continue
 		}
-		if d.holes.within() {
-			events = d.fill(t, events)
-		}
-		if err := d.out.write(events); err != nil {
+		if err := d.sendEvents(t, events); err != nil {
 			return err
 		}
 		if err := d.sent(t); err != nil {
@@ -213,47 +212,46 @@ func (d *dump) sendWhole(v *entry.Value) error {
 	return nil
 }
 
-// fill returns what is sent of a transaction that the replica lacks although it
-// has later ones.
-func (d *dump) fill(t *entry.Txn, events []byte) []byte {
-	if !isStatement(events) {
-		d.s.logger.Warn("rows_missing", "gtid", t.GTID.String(), "reason", "the replica has later transactions; sent")
-		return events
+func (d *dump) sendEvents(t *entry.Txn, events []byte) error {
+	if d.holes.within() {
+		forgotten, err := d.forgotten(t, bytes.NewReader(events), events)
+		if err != nil {
+			return err
+		}
+		if forgotten {
+			return d.sendEmpty(events)
+		}
 	}
-	empty, ok := appendEmpty(nil, events, d.s.o.ServerID, time.Now())
-	if !ok {
-		return events
-	}
-	d.s.logger.Info("statement_not_repeated", "gtid", t.GTID.String(), "reason", "the replica has later transactions")
-	return empty
+	return d.out.write(events)
 }
 
 // sendChunks reads the chunks of a transaction a second time, now that the last
 // one is chosen, and passes them on one at a time.
 func (d *dump) sendChunks(t entry.Txn, last paxos.Instance) error {
-	f := d.fold
-	f.open, f.txn, f.next = true, t, 0
-	for i := d.fold.first; i <= last; i++ {
-		e, err := d.s.log.Read(i)
+	if d.holes.has(t.GTID) {
+		return nil
+	}
+	c := newChunks(d.s.log, d.fold, t, last)
+	events, err := c.next()
+	if err != nil {
+		return err
+	}
+	if d.holes.within() {
+		forgotten, err := d.forgotten(&t, newChunks(d.s.log, d.fold, t, last), events)
 		if err != nil {
-			return fmt.Errorf("read chunk at %d: %w", i, err)
-		}
-		if e.Kind != paxos.Normal {
-			continue
-		}
-		if err := d.again.Decode(e.Data); err != nil {
-			return fmt.Errorf("read chunk at %d: %w", i, err)
-		}
-		if !f.continues(&d.again) {
-			continue // a void value in between
-		}
-		f.next += uint64(len(d.again.Events))
-		if err := d.out.write(d.again.Events); err != nil {
 			return err
 		}
+		if forgotten {
+			return errors.Join(d.sendEmpty(events), d.sent(&t))
+		}
 	}
-	if f.next != t.Size {
-		return fmt.Errorf("chunks of %v hold %d bytes, want %d: %w", t.GTID, f.next, t.Size, entry.ErrMalformed)
+	for err == nil {
+		if err = d.out.write(events); err == nil {
+			events, err = c.next()
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return err
 	}
 	return d.sent(&t)
 }

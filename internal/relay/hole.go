@@ -2,10 +2,13 @@ package relay
 
 import (
 	"encoding/binary"
+	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/binlog"
+	"github.com/phxsql/phxsql/internal/entry"
 	"github.com/phxsql/phxsql/internal/gtid"
 )
 
@@ -21,7 +24,7 @@ import (
 // statement that is missing before one that is there has therefore been
 // executed. The server gets an empty transaction of the same GTID for it.
 // Missing rows are no such case and are sent as they are: they are what a server
-// never forgets alone.
+// never forgets alone. XA has rules of its own: see undecided.
 
 // holes knows, while a dump proceeds, whether the replica holds something that
 // is still to come.
@@ -52,15 +55,49 @@ func (h *holes) has(g gtid.GTID) bool {
 func (h *holes) within() bool { return h.left > 0 }
 
 // isStatement reports whether the events of a transaction, of which at least the
-// second is there, are those of a statement or an XA transaction: anything but
-// rows between BEGIN and COMMIT.
+// second is there, are those of a statement: anything but rows between BEGIN and
+// COMMIT, or XA.
 func isStatement(events []byte) bool {
 	h, err := binlog.ParseHeader(events)
 	if err != nil || int(h.Size) > len(events) {
 		return false
 	}
 	sql, ok := querySQL(events[h.Size:])
-	return ok && !strings.EqualFold(sql, "BEGIN")
+	return ok && !strings.EqualFold(sql, "BEGIN") && !strings.HasPrefix(sql, "XA ")
+}
+
+// forgotten reports whether the replica has executed a transaction that it lacks
+// although it has later ones. All events come from r; first are at least the two
+// that it begins with.
+func (d *dump) forgotten(t *entry.Txn, r io.Reader, first []byte) (bool, error) {
+	if isStatement(first) {
+		d.s.logger.Info("statement_not_repeated", "gtid", t.GTID.String(), "reason", "the replica has later transactions")
+		return true, nil
+	}
+	_, kind, err := d.xa.read(r)
+	if err != nil {
+		return false, err
+	}
+	if kind != xaPrepared {
+		d.s.logger.Warn("rows_missing", "gtid", t.GTID.String(), "reason", "the replica has later transactions; sent")
+		return false, nil
+	}
+	if d.lost == nil {
+		if d.lost, err = findUndecided(d.s.log, d.at, d.holes.have); err != nil {
+			return false, err
+		}
+		d.s.logger.Info("xa_prepare_missing", "undecided", d.lost.Count(), "reason", "replicas keep decisions only; the undecided are sent again")
+	}
+	return !d.lost.Contains(t.GTID), nil
+}
+
+// sendEmpty sends an empty transaction instead of the one that begins with events.
+func (d *dump) sendEmpty(events []byte) error {
+	empty, err := appendEmpty(nil, events, d.s.o.ServerID, time.Now())
+	if err != nil {
+		return fmt.Errorf("imitate transaction: %w", err)
+	}
+	return d.out.write(empty)
 }
 
 // The body of a query event.
@@ -75,10 +112,17 @@ const queryFixed = 13
 // querySQL returns the text of a query event.
 func querySQL(event []byte) (string, bool) {
 	h, err := binlog.ParseHeader(event)
-	if err != nil || h.Type != binlog.Query || int(h.Size) > len(event) || h.Size < binlog.HeaderSize+queryFixed+binlog.ChecksumSize {
+	if err != nil || h.Type != binlog.Query || int(h.Size) > len(event) || h.Size < binlog.HeaderSize+binlog.ChecksumSize {
 		return "", false
 	}
-	b := event[binlog.HeaderSize : h.Size-binlog.ChecksumSize]
+	return queryText(event[binlog.HeaderSize : h.Size-binlog.ChecksumSize])
+}
+
+// queryText returns the text in the body of a query event.
+func queryText(b []byte) (string, bool) {
+	if len(b) < queryFixed {
+		return "", false
+	}
 	at := queryFixed + int(binary.LittleEndian.Uint16(b[11:])) + int(b[8]) + 1
 	if at > len(b) {
 		return "", false
@@ -87,20 +131,29 @@ func querySQL(event []byte) (string, bool) {
 }
 
 // appendEmpty appends an empty transaction with the GTID and the logical clock of
-// the one that begins with the event. It answers false for what it cannot
-// imitate: a GTID with a tag.
-func appendEmpty(b, event []byte, serverID uint32, now time.Time) ([]byte, bool) {
+// the one that begins with the event.
+func appendEmpty(b, event []byte, serverID uint32, now time.Time) ([]byte, error) {
 	h, err := binlog.ParseHeader(event)
-	if err != nil || int(h.Size) > len(event) {
-		return b, false
+	if err != nil {
+		return b, err
+	}
+	if int(h.Size) > len(event) {
+		return b, fmt.Errorf("%v event of %d bytes has %d: %w", h.Type, h.Size, len(event), binlog.ErrMalformed)
 	}
 	t, err := binlog.ParseGTID(event[:h.Size])
-	if err != nil || t.GTID.Tag != "" {
-		return b, false
+	if err != nil {
+		return b, err
 	}
 	size := func(b []byte) uint32 { return uint32(len(b)) }
 	begin := size(appendQuery(nil, "BEGIN", serverID, now, 0))
 	commit := size(appendQuery(nil, "COMMIT", serverID, now, 0))
+	if t.GTID.Tag != "" {
+		// The event passes as it is. It tells the length that was; replicas
+		// find the end of a transaction by its events.
+		b = append(b, event[:h.Size]...)
+		b = appendQuery(b, "BEGIN", serverID, now, h.LogPos)
+		return appendQuery(b, "COMMIT", serverID, now, h.LogPos+begin), nil
+	}
 	t.Length = 0 // of one byte in its encoding, as is the length of all this
 	head := size(binlog.AppendGTID(nil, t, serverID, now, 0))
 	t.Length = uint64(head + begin + commit)
@@ -108,7 +161,7 @@ func appendEmpty(b, event []byte, serverID uint32, now time.Time) ([]byte, bool)
 	at := max(h.LogPos, head) - head
 	b = binlog.AppendGTID(b, t, serverID, now, at)
 	b = appendQuery(b, "BEGIN", serverID, now, at+head)
-	return appendQuery(b, "COMMIT", serverID, now, at+head+begin), true
+	return appendQuery(b, "COMMIT", serverID, now, at+head+begin), nil
 }
 
 func appendQuery(b []byte, sql string, serverID uint32, now time.Time, position uint32) []byte {

@@ -1,0 +1,104 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/phxsql/phxsql/internal/entry"
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// A replica without a binary log of its own does not keep the GTID of an XA PREPARE
+// on disk, and when it starts again it rolls the prepared rows back, because no
+// binary log says that they are prepared. The decision is kept with its GTID, as any
+// commit is. So of an XA PREPARE that the replica lacks although it has what came
+// later, one thing is true: either it has the decision, then all is done and
+// sending the rows again would stop it or change them; or it has not, then the
+// prepared rows are gone and must be sent again, as what comes behind their decision
+// does not touch what they lock.
+//
+// On a master both survive with their GTIDs, and there is no such hole.
+
+// undecided finds the XA PREPAREs that a replica lacks and whose decision it lacks,
+// too, before the last one of the transactions that it has. The memory that it takes
+// grows with their number, not with the log.
+type undecided struct {
+	log   Log
+	holes holes
+	fold  fold
+	xa    xaReader
+	value entry.Value
+
+	open map[string]gtid.GTID // by identifier: missing, no decision seen yet
+	set  *gtid.Set
+}
+
+// findUndecided reads the log behind a checkpoint all of whose transactions the
+// replica has.
+func findUndecided(log Log, at checkpoint, have *gtid.Set) (*gtid.Set, error) {
+	u := undecided{
+		log: log, holes: newHoles(have, at.executed), fold: at.fold,
+		open: map[string]gtid.GTID{}, set: &gtid.Set{},
+	}
+	defer u.xa.close()
+	for i, end := at.next, log.Chosen(); i <= end && u.holes.within(); i++ {
+		if err := u.step(i); err != nil {
+			return nil, fmt.Errorf("look for decisions at instance %d: %w", i, err)
+		}
+	}
+	for _, g := range u.open {
+		u.set.Add(g)
+	}
+	return u.set, nil
+}
+
+func (u *undecided) step(i paxos.Instance) error {
+	e, err := u.log.Read(i)
+	if err != nil || e.Kind != paxos.Normal {
+		return err
+	}
+	v := &u.value
+	if err := v.Decode(e.Data); err != nil {
+		return err
+	}
+	switch u.fold.apply(i, v) {
+	case whole:
+		rest := v.Events
+		for k := range v.Txns {
+			if err := u.pass(v.Txns[k].GTID, bytes.NewReader(rest[:v.Txns[k].Size])); err != nil {
+				return err
+			}
+			rest = rest[v.Txns[k].Size:]
+		}
+	case completed:
+		return u.pass(v.Txns[0].GTID, newChunks(u.log, u.fold, v.Txns[0], i))
+	}
+	return nil
+}
+
+func (u *undecided) pass(g gtid.GTID, events io.Reader) error {
+	has := u.holes.has(g)
+	id, kind, err := u.xa.read(events)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case xaPrepared, xaOnePhase:
+		// An identifier is free again only when it was decided about. What is
+		// still open was not decided by what the replica has.
+		if old, ok := u.open[id]; ok {
+			u.set.Add(old)
+			delete(u.open, id)
+		}
+		if kind == xaPrepared && !has {
+			u.open[id] = g
+		}
+	case xaDecided:
+		if has {
+			delete(u.open, id)
+		}
+	}
+	return nil
+}
