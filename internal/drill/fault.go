@@ -188,6 +188,9 @@ func (w *Workload) Endure(ctx context.Context, f Fault) (Result, error) {
 
 // waitRoles waits until one node is master and the others follow, however far;
 // under load a follower always lacks a little.
+// WaitRoles is WaitHealthy under load: followers may lack what is newest.
+func (c *Cluster) WaitRoles(ctx context.Context) error { return c.waitRoles(ctx) }
+
 func (c *Cluster) waitRoles(ctx context.Context) error {
 	return c.waitFor(ctx, true)
 }

@@ -104,8 +104,11 @@ func (c Config) preferences(f *optionFile) {
 	f.comment("defaults")
 	f.set("binlog_row_image", "MINIMAL")
 	f.set("log_bin_trust_function_creators", "ON") // clients lack SUPER; row format is safe
-	f.set("local_infile", "ON")                    // the only LOAD DATA there can be
-	f.set("max_binlog_size", 256<<20)              // a file goes when nobody needs it
+	// The order of rows without a key differs between servers, and with it what
+	// ALTER TABLE ... ADD ... AUTO_INCREMENT makes of them: every table gets a key.
+	f.set("sql_generate_invisible_primary_key", "ON")
+	f.set("local_infile", "ON")       // the only LOAD DATA there can be
+	f.set("max_binlog_size", 256<<20) // a file goes when nobody needs it
 	f.set("binlog_expire_logs_seconds", 600)
 	f.set("replica_net_timeout", 10)
 	f.set("innodb_buffer_pool_dump_at_shutdown", "OFF") // a short stop

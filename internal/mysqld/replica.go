@@ -152,9 +152,24 @@ func (s *Server) namedRow(ctx context.Context, query string) (map[string]string,
 }
 
 // WaitForExecuted returns when the server has executed every transaction of
-// the set, or with ctx's error.
+// the set, or with ctx's error. Replication waits for the locks of clients, which
+// may hold them for ever: when nothing at all was executed for a while, the
+// sessions of all clients are ended.
 func (s *Server) WaitForExecuted(ctx context.Context, set string) error {
+	before := "none" // not a set
 	for {
+		now, err := s.GTIDExecuted(ctx)
+		if err != nil {
+			return err
+		}
+		if now == before {
+			ended, err := s.KillClients(ctx)
+			if err != nil {
+				return err
+			}
+			s.cfg.Logger.Warn("sessions ended: replication was held up", "sessions", ended)
+		}
+		before = now
 		var late int
 		row := s.db.QueryRowContext(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)", set, waitStep.Seconds())
 		if err := row.Scan(&late); err != nil {
