@@ -27,10 +27,14 @@ type Mutant struct {
 	File string // from the root of the module
 	Old  string // must be in the file exactly once
 	New  string
-	// Classic marks the faults that every run of the tests must find.
+	// Classic marks the faults that every run of the tests must find. Their texts
+	// are whole statements, so that they can share a program (see Together).
 	Classic bool
 	// Reshuffle hunts with schedules that change the membership all the time.
 	Reshuffle bool
+	// Scenario names the script of package sim that ends in the harm that the fault
+	// does.
+	Scenario string
 	// Story names the story in paxos/testdata that finds the fault, and Test a
 	// test of package replica, where it takes more coincidences than random
 	// schedules have in minutes.
@@ -52,7 +56,11 @@ func (m Mutant) Source(root string) ([]byte, error) {
 // Find looks for the mutant: with its story, or with the simulator from a seed on,
 // for a time at most. The directory is for what is built.
 func (m Mutant) Find(ctx context.Context, root, dir string, seed uint64, limit time.Duration) (Result, error) {
-	overlay, err := m.overlay(root, dir)
+	src, err := m.Source(root)
+	if err != nil {
+		return Result{}, err
+	}
+	overlay, err := writeOverlay(root, dir, m.Name, map[string][]byte{m.File: src})
 	if err != nil {
 		return Result{}, err
 	}
@@ -62,12 +70,12 @@ func (m Mutant) Find(ctx context.Context, root, dir string, seed uint64, limit t
 	case m.Test != "":
 		return runTest(ctx, root, overlay, "./internal/replica", "^"+m.Test+"$")
 	}
-	program, err := m.build(ctx, root, dir, overlay)
+	program, err := build(ctx, root, dir, m.Name, overlay)
 	if err != nil {
 		return Result{}, err
 	}
 	defer os.Remove(program) // the directory goes in the end all the same
-	return m.hunt(ctx, program, seed, limit)
+	return m.Hunt(ctx, program, seed, limit)
 }
 
 // runTest runs a test, which fails if it finds the mutant.
@@ -88,33 +96,35 @@ func runTest(ctx context.Context, root, overlay, pkg, name string) (Result, erro
 	return Result{Found: true, Rule: "test", After: time.Since(start)}, nil
 }
 
-// overlay writes the patched source and the file that puts it into its place.
-func (m Mutant) overlay(root, dir string) (string, error) {
-	src, err := m.Source(root)
-	if err != nil {
-		return "", err
+// writeOverlay writes patched sources, by their paths from the root, and the file
+// that puts them into their places.
+func writeOverlay(root, dir, name string, sources map[string][]byte) (string, error) {
+	places := map[string]string{}
+	for file, src := range sources {
+		patched := filepath.Join(dir, name+"-"+strings.ReplaceAll(file, "/", "-"))
+		places[filepath.Join(root, file)] = patched
+		if err := os.WriteFile(patched, src, 0o600); err != nil {
+			return "", fmt.Errorf("write mutant %s: %w", name, err)
+		}
 	}
-	patched := filepath.Join(dir, m.Name+".go")
-	overlay := filepath.Join(dir, m.Name+".json")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.File): patched}})
+	list, err := json.Marshal(map[string]map[string]string{"Replace": places})
 	if err != nil {
 		return "", fmt.Errorf("encode overlay: %w", err)
 	}
-	for name, b := range map[string][]byte{patched: src, overlay: list} {
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			return "", fmt.Errorf("write mutant %s: %w", m.Name, err)
-		}
+	overlay := filepath.Join(dir, name+".json")
+	if err := os.WriteFile(overlay, list, 0o600); err != nil {
+		return "", fmt.Errorf("write mutant %s: %w", name, err)
 	}
 	return overlay, nil
 }
 
-// build builds the simulator with the mutant inside.
-func (m Mutant) build(ctx context.Context, root, dir, overlay string) (string, error) {
-	program := filepath.Join(dir, "phxsim-"+m.Name)
+// build builds the simulator with mutants inside.
+func build(ctx context.Context, root, dir, name, overlay string) (string, error) {
+	program := filepath.Join(dir, "phxsim-"+name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", program, "./internal/sim/cmd/phxsim")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build mutant %s: %w\n%s", m.Name, err, out)
+		return "", fmt.Errorf("build mutant %s: %w\n%s", name, err, out)
 	}
 	return program, nil
 }
@@ -130,13 +140,20 @@ type Result struct {
 
 var failLine = regexp.MustCompile(`FAIL rule=(\S+) seed=(\d+) after=(\S+)`)
 
-func (m Mutant) hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
+// Hunt runs a program that has the mutant inside: its scenario, or seeds.
+func (m Mutant) Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
 	step := uint64(1)
 	if m.Reshuffle {
 		step = sim.Reshuffle
 		seed *= step
 	}
-	out, err := exec.CommandContext(ctx, program, "-quiet", "-seed", strconv.FormatUint(seed, 10), "-step", strconv.FormatUint(step, 10), "-for", limit.String()).CombinedOutput()
+	args := []string{"-quiet", "-seed", strconv.FormatUint(seed, 10), "-step", strconv.FormatUint(step, 10), "-for", limit.String()}
+	if m.Scenario != "" {
+		args = []string{"-quiet", "-blind", "-scenario", m.Scenario}
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), awake+"="+m.Name)
+	out, err := cmd.CombinedOutput()
 	hit := failLine.FindSubmatch(out)
 	if hit == nil {
 		if err != nil {
@@ -147,7 +164,9 @@ func (m Mutant) hunt(ctx context.Context, program string, seed uint64, limit tim
 	r := Result{Found: true, Rule: string(hit[1])}
 	r.Seed, _ = strconv.ParseUint(string(hit[2]), 10, 64) // the pattern has made sure
 	r.After, _ = time.ParseDuration(string(hit[3]))
-	r.Runs = (r.Seed-seed)/step + 1
+	if r.Runs = 1; m.Scenario == "" {
+		r.Runs = (r.Seed-seed)/step + 1
+	}
 	return r, nil
 }
 

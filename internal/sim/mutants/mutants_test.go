@@ -2,12 +2,9 @@ package mutants
 
 import (
 	"context"
-	"flag"
 	"testing"
 	"time"
 )
-
-var hunt = flag.Bool("mutants.hunt", false, "build and hunt the classic mutants")
 
 // TestTextsAreInTheSource keeps mutants from rotting.
 func TestTextsAreInTheSource(t *testing.T) {
@@ -30,29 +27,45 @@ func TestTextsAreInTheSource(t *testing.T) {
 	}
 }
 
-// TestClassicFaultsAreFound builds the simulator with each classic fault.
+// TestClassicFaultsAreFound builds the simulator with the classic faults, all in
+// one program, and wakes one after the other.
 func TestClassicFaultsAreFound(t *testing.T) {
-	if !*hunt {
-		t.Skip("run with -mutants.hunt, or run internal/sim/cmd/phxmutants for all mutants")
+	if testing.Short() {
+		t.Skip("builds a program")
 	}
 	root, err := Root()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var classics []Mutant
 	for _, m := range All {
-		if !m.Classic {
-			continue
+		if m.Classic {
+			classics = append(classics, m)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-		r, err := m.Find(ctx, root, t.TempDir(), 1, 2*time.Minute)
-		cancel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !r.Found {
-			t.Errorf("the simulator did not find %s: %s", m.Name, m.Why)
-			continue
-		}
-		t.Logf("%s breaks %s with seed %d after %v", m.Name, r.Rule, r.Seed, r.After)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	program, err := Together(ctx, root, t.TempDir(), classics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range classics {
+		t.Run(m.Name, func(t *testing.T) {
+			r, err := m.Hunt(ctx, program, 1, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.Found {
+				t.Fatalf("the simulator did not find: %s", m.Why)
+			}
+			if m.Scenario != "" && r.Rule != "two-values" && r.Rule != "two-leases" {
+				t.Errorf("scenario %s ends with %s, which is no harm yet", m.Scenario, r.Rule)
+			}
+			t.Logf("%s is broken after %d runs, %v", r.Rule, r.Runs, r.After)
+		})
+	}
+	asleep := Mutant{Name: "none"}
+	if r, err := asleep.Hunt(ctx, program, 1, 100*time.Millisecond); err != nil || r.Found {
+		t.Errorf("with all faults asleep: %+v, %v", r, err)
 	}
 }

@@ -22,6 +22,8 @@ func main() {
 	lines := flag.Int("trace", 60, "number of steps printed of a failure")
 	quiet := flag.Bool("quiet", false, "print a failure in one line")
 	keep := flag.Bool("keep", false, "go on after a failure")
+	scenario := flag.String("scenario", "", "play this scenario instead of seeds")
+	blind := flag.Bool("blind", false, "in a scenario, let faults go on until they do harm")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
 	debug.SetGCPercent(800) // schedules are short and leave nothing behind
@@ -37,6 +39,9 @@ func main() {
 			os.Exit(2)
 		}
 		defer pprof.StopCPUProfile()
+	}
+	if *scenario != "" {
+		os.Exit(play(*scenario, *blind, *lines, *quiet))
 	}
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano()) >> 10
@@ -65,6 +70,36 @@ func main() {
 	}
 }
 
+func play(name string, blind bool, lines int, quiet bool) (code int) {
+	sc, ok := sim.FindScenario(name)
+	if !ok {
+		fmt.Fprintf(os.Stderr, "phxsim: there is no scenario %q; there are:\n", name)
+		for _, sc := range sim.Scenarios {
+			fmt.Fprintf(os.Stderr, "  %-24s %s\n", sc.Name, sc.Why)
+		}
+		return 2
+	}
+	start := time.Now()
+	_, v := sc.Run(blind, !quiet)
+	switch {
+	case v == nil:
+		fmt.Printf("phxsim: scenario %s holds\n", name)
+		return 0
+	case quiet:
+		fmt.Printf("phxsim: FAIL rule=%s seed=%d after=%v\n", v.Rule, v.Seed, time.Since(start).Round(time.Millisecond))
+		return 1
+	}
+	printTail(v, lines)
+	fmt.Printf("phxsim: scenario %s: FAIL %v\n", name, v)
+	return 1
+}
+
+func printTail(v *sim.Violation, lines int) {
+	for _, l := range v.Trace[max(0, len(v.Trace)-lines):] {
+		fmt.Println(l)
+	}
+}
+
 func report(v *sim.Violation, lines int, quiet bool, after time.Duration) {
 	if quiet {
 		fmt.Printf("phxsim: FAIL rule=%s seed=%d after=%v\n", v.Rule, v.Seed, after.Round(time.Millisecond))
@@ -72,9 +107,7 @@ func report(v *sim.Violation, lines int, quiet bool, after time.Duration) {
 	}
 	_, again := sim.Explain(v.Seed)
 	if again != nil {
-		for _, l := range again.Trace[max(0, len(again.Trace)-lines):] {
-			fmt.Println(l)
-		}
+		printTail(again, lines)
 	}
 	fmt.Printf("phxsim: FAIL %v\nrepeat with: go run ./internal/sim/cmd/phxsim -seed %d -n 1\n", v, v.Seed)
 }
