@@ -21,7 +21,41 @@ type network struct {
 	mu    sync.Mutex
 	hosts map[paxos.NodeID]*Host
 	cut   map[paxos.NodeID]bool
-	keep  int64 // Config.KeepBytes, 0 for the default
+	keep  int64    // Config.KeepBytes, 0 for the default
+	links sync.Map // [2]paxos.NodeID -> *link
+}
+
+// link delivers what one member sends to another, in order and, as on a real
+// connection, in a goroutine of its own.
+type link struct {
+	mu      sync.Mutex
+	queue   []func()
+	running bool
+}
+
+func (l *link) add(deliver func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, deliver)
+	if !l.running {
+		l.running = true
+		go l.drain()
+	}
+}
+
+func (l *link) drain() {
+	for {
+		l.mu.Lock()
+		queue := l.queue
+		l.queue, l.running = nil, len(queue) > 0
+		l.mu.Unlock()
+		if len(queue) == 0 {
+			return
+		}
+		for _, deliver := range queue {
+			deliver()
+		}
+	}
 }
 
 type port struct {
@@ -35,7 +69,8 @@ func (p port) Send(to paxos.NodeID, group paxos.Group, msgs []paxos.Message) {
 	cut := p.net.cut[to] || p.net.cut[p.from]
 	p.net.mu.Unlock()
 	if h != nil && !cut {
-		h.HandleMessages(p.from, group, msgs)
+		l, _ := p.net.links.LoadOrStore([2]paxos.NodeID{p.from, to}, &link{})
+		l.(*link).add(func() { h.HandleMessages(p.from, group, msgs) })
 	}
 }
 
