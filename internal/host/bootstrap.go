@@ -47,24 +47,18 @@ func (g *Group) Install(ctx context.Context, through paxos.Instance, ms paxos.Me
 
 // install runs during a turn, and holds the group up until the log is synced.
 func (g *Group) install(through paxos.Instance, ms paxos.Members) error {
-	if c := g.rep.Core(); c.Leadership().Leader == g.cfg.Self || c.Chosen() >= through {
-		return fmt.Errorf("install snapshot in group %d through %d, chosen is %d: %w", g.id, through, c.Chosen(), replica.ErrOldSnapshot)
-	}
-	if err := replica.Install(g.host.opt.Log, wal.Group(g.id), through, ms); err != nil {
-		return err
-	}
-	if _, err := g.host.opt.Log.Sync(); err != nil {
+	r, told, err := g.rep.Install(g.host.opt.Log, g.cfg, through, ms, g.host.opt.Clock())
+	if err != nil {
 		return fmt.Errorf("install snapshot in group %d: %w", g.id, err)
 	}
-	r, err := replica.Open(g.host.opt.Log, wal.Group(g.id), g.cfg, g.host.opt.Clock())
-	if err != nil {
-		return err
-	}
-	g.rep.Abandon()
 	g.rep = r
 	g.recent.reset()
+	g.lead(g.view.Load(), &View{Leadership: r.Core().Leadership(), Members: r.Core().Members()})
 	g.chosen.Store(uint64(through))
 	g.announce()
+	for i := range told {
+		told[i].Tell()
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,6 +47,12 @@ func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 	propose(t, lead, 0, 10)
 	values(t, late, lead.group.Chosen())
 	net.setCut(lateID, true)
+	ms := lead.group.Leader().Members
+	ms.List = slices.Clone(ms.List)
+	ms.List[0].Name = "changed"
+	if err := lead.group.ProposeMembers(ms); err != nil {
+		t.Fatal(err)
+	}
 	propose(t, lead, 10, 200)
 	through := lead.group.Chosen()
 	for _, n := range nodes {
@@ -73,12 +80,14 @@ func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ms := lead.group.Leader().Members
 	if err := again.group.Install(ctx, through, ms); err != nil {
 		t.Fatal(err)
 	}
 	if err := again.group.Install(ctx, through, ms); !errors.Is(err, replica.ErrOldSnapshot) {
 		t.Fatalf("a snapshot was installed twice: %v", err)
+	}
+	if got := again.group.Leader().Members; got.List[0].Name != "changed" {
+		t.Fatalf("after the snapshot the members are %s", got.Encode())
 	}
 	if got := values(t, again, lead.group.Chosen()); len(got) != 5 || got[0] != 210 {
 		t.Fatalf("the member goes on with %v, want 210 to 214", got)

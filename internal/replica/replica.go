@@ -116,12 +116,14 @@ func Bootstrap(log Log, group wal.Group, self paxos.NodeID, ms paxos.Members) er
 type Trimmer interface {
 	Log
 	TrimBelow(group wal.Group, index uint64)
+	Sync() (wal.LSN, error)
 }
 
 // Install makes the log of a group begin behind an instance whose effect the
-// application has got as a snapshot, under the membership that was valid there.
-// What was accepted below is given up: it is chosen, and in the snapshot. The
-// promise stays. The group must be opened anew, after a sync.
+// application has got as a snapshot, under the membership that was valid there, and
+// syncs it. What was accepted below is given up: it is chosen, and in the snapshot.
+// The promise stays. It is for a group that does not run; Replica.Install is for one
+// that does.
 func Install(log Trimmer, group wal.Group, through paxos.Instance, ms paxos.Members) error {
 	if err := ms.Check(); err != nil {
 		return fmt.Errorf("install snapshot through %d: %w", through, err)
@@ -130,14 +132,36 @@ func Install(log Trimmer, group wal.Group, through paxos.Instance, ms paxos.Memb
 		return fmt.Errorf("install snapshot through %d: %w", through, ErrOldSnapshot)
 	}
 	mark := binary.LittleEndian.AppendUint64(nil, uint64(through))
-	_, err := log.Append(
-		wal.Record{Group: group, Kind: wal.KindState, Key: stateMembers, Head: mark, Payload: ms.Encode()},
-		wal.Record{Group: group, Kind: wal.KindState, Key: stateChosen, Payload: mark})
-	if err != nil {
+	recs := []wal.Record{
+		{Group: group, Kind: wal.KindState, Key: stateMembers, Head: mark, Payload: ms.Encode()},
+		{Group: group, Kind: wal.KindState, Key: stateChosen, Head: mark},
+	}
+	if _, err := log.Append(recs...); err != nil {
 		return fmt.Errorf("install snapshot through %d: %w", through, err)
 	}
 	log.TrimBelow(group, uint64(through)+1)
+	if _, err := log.Sync(); err != nil {
+		return fmt.Errorf("install snapshot through %d: %w", through, err)
+	}
 	return nil
+}
+
+// Install is the function Install for a member that runs: it ends this replica and
+// returns the one that takes its place, and the answers to those who still wait
+// here. A member that leads, or knows as much, refuses with ErrOldSnapshot and goes
+// on. After any other error the log must be opened anew.
+func (r *Replica) Install(log Trimmer, cfg paxos.Config, through paxos.Instance, ms paxos.Members, now paxos.Time) (*Replica, []Told, error) {
+	if chosen := r.core.Chosen(); chosen >= through || r.core.Leadership().Leader == r.self {
+		return nil, nil, fmt.Errorf("install snapshot through %d, chosen is %d: %w", through, chosen, ErrOldSnapshot)
+	}
+	if err := Install(log, r.group, through, ms); err != nil {
+		return nil, nil, err
+	}
+	next, err := Open(log, r.group, cfg, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	return next, r.Abandon(), nil
 }
 
 // Open starts a member from what the log remembers of the group.
@@ -350,7 +374,9 @@ func (r *Replica) Synced(now paxos.Time, lsn wal.LSN) {
 // will not run on.
 func (r *Replica) Abandon() []Told {
 	r.lose()
-	return r.out.Told
+	told := r.out.Told
+	r.out.Told = nil
+	return told
 }
 
 // Owes reports whether vows wait for a sync.
