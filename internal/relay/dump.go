@@ -44,7 +44,7 @@ type dump struct {
 // dump streams to one replica until it leaves, the context ends or it must be
 // refused.
 func (s *Source) dump(ctx context.Context, w *wire, r dumpRequest, period time.Duration) error {
-	at, err := s.admit(ctx, r.executed)
+	at, forgotten, err := s.admit(ctx, r.executed)
 	if err != nil {
 		var diverged *DivergenceError
 		var trimmed *TrimmedError
@@ -67,19 +67,22 @@ func (s *Source) dump(ctx context.Context, w *wire, r dumpRequest, period time.D
 	s.replicas.Add(1)
 	defer s.replicas.Add(-1)
 	defer d.xa.close()
-	return d.run()
+	return d.run(forgotten)
 }
 
 // admit judges a replica and finds where it begins.
-func (s *Source) admit(ctx context.Context, set *gtid.Set) (checkpoint, error) {
+func (s *Source) admit(ctx context.Context, set *gtid.Set) (at checkpoint, forgotten *gtid.Set, err error) {
 	if err := s.judge(ctx, set); err != nil {
-		return checkpoint{}, err
+		return checkpoint{}, nil, err
 	}
 	return s.journal.start(set)
 }
 
-func (d *dump) run() error {
+func (d *dump) run(forgotten *gtid.Set) error {
 	if err := d.begin(); err != nil {
+		return err
+	}
+	if err := d.remind(forgotten); err != nil {
 		return err
 	}
 	for {

@@ -120,7 +120,7 @@ func TestIndexFindsTheNewestStart(t *testing.T) {
 	for _, have := range []int64{0, 1, 17, 100, values} {
 		set := &gtid.Set{}
 		set.AddInterval(txid(1).Source, gtid.Interval{First: 1, Last: have})
-		c, err := j.start(set)
+		c, _, err := j.start(set)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,11 +161,19 @@ func TestTrimmedLogIsNamed(t *testing.T) {
 	}
 	l.trim(50)
 	var trimmed *TrimmedError
-	if _, err := j.start(&gtid.Set{}); !errors.As(err, &trimmed) || !trimmed.Missing.Contains(txid(1)) {
+	if _, _, err := j.start(&gtid.Set{}); !errors.As(err, &trimmed) || !trimmed.Missing.Contains(txid(1)) {
 		t.Errorf("start with nothing: %v", err)
 	}
-	if c, err := j.start(j.Executed()); err != nil || c.next < 50 {
+	if c, _, err := j.start(j.Executed()); err != nil || c.next < 50 {
 		t.Errorf("start with everything: %d, %v", c.next, err)
+	}
+	// A hole before something that is there is forgotten, no more.
+	hole := &gtid.Set{}
+	hole.Add(txid(7))
+	set := j.Executed()
+	set.Subtract(hole)
+	if c, forgotten, err := j.start(set); err != nil || c.next < 50 || !forgotten.Equal(hole) {
+		t.Errorf("start with a hole: %d, forgotten %v, %v", c.next, forgotten, err)
 	}
 }
 

@@ -35,9 +35,11 @@ type holes struct {
 }
 
 // newHoles returns the holes of a replica that has a set, for a dump that begins
-// behind the transactions of before, all of which the replica has.
+// behind the transactions of before.
 func newHoles(have, before *gtid.Set) holes {
-	return holes{have: have, passed: before.Clone(), left: have.Count() - before.Count()}
+	later := have.Clone()
+	later.Subtract(before)
+	return holes{have: have, passed: before.Clone(), left: later.Count()}
 }
 
 // has reports whether the replica has a transaction, which the dump passes now.
@@ -119,15 +121,21 @@ func querySQL(event []byte) (string, bool) {
 }
 
 // queryText returns the text in the body of a query event.
-func queryText(b []byte) (string, bool) {
-	if len(b) < queryFixed {
-		return "", false
+func queryText(body []byte) (string, bool) {
+	b := queryBytes(body)
+	return string(b), b != nil
+}
+
+// queryBytes returns the text in the body of a query event, nil if there is none.
+func queryBytes(body []byte) []byte {
+	if len(body) < queryFixed {
+		return nil
 	}
-	at := queryFixed + int(binary.LittleEndian.Uint16(b[11:])) + int(b[8]) + 1
-	if at > len(b) {
-		return "", false
+	at := queryFixed + int(binary.LittleEndian.Uint16(body[11:])) + int(body[8]) + 1
+	if at > len(body) {
+		return nil
 	}
-	return string(b[at:]), true
+	return body[at:]
 }
 
 // appendEmpty appends an empty transaction with the GTID and the logical clock of
@@ -162,6 +170,34 @@ func appendEmpty(b, event []byte, serverID uint32, now time.Time) ([]byte, error
 	b = binlog.AppendGTID(b, t, serverID, now, at)
 	b = appendQuery(b, "BEGIN", serverID, now, at+head)
 	return appendQuery(b, "COMMIT", serverID, now, at+head+begin), nil
+}
+
+// remind sends empty transactions for what the replica has executed and forgotten,
+// and the log has trimmed. They have no logical clock: each waits for all before it.
+func (d *dump) remind(forgotten *gtid.Set) error {
+	if forgotten.Empty() {
+		return nil
+	}
+	d.s.logger.Info("transactions_not_repeated", "count", forgotten.Count(), "reason", "they are trimmed, the replica has later ones")
+	now, id := time.Now(), d.s.o.ServerID
+	var b []byte
+	for g := range forgotten.All() {
+		t := binlog.Transaction{GTID: g}
+		at := uint32(d.out.pos)
+		head := len(binlog.AppendGTID(b[:0], t, id, now, at))
+		body := len(appendQuery(appendQuery(b[:0], "BEGIN", id, now, 0), "COMMIT", id, now, 0))
+		t.Length = uint64(head + body)
+		b = binlog.AppendGTID(b[:0], t, id, now, at)
+		b = appendQuery(b, "BEGIN", id, now, at+uint32(len(b)))
+		b = appendQuery(b, "COMMIT", id, now, at+uint32(len(b)))
+		if err := d.out.write(b); err != nil {
+			return err
+		}
+		if err := d.sent(&entry.Txn{GTID: g, Size: t.Length}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func appendQuery(b []byte, sql string, serverID uint32, now time.Time, position uint32) []byte {

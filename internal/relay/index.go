@@ -30,6 +30,9 @@ type checkpoint struct {
 	executed *gtid.Set
 	members  []byte // the newest membership, encoded
 	bytes    uint64 // of the values that the journal had followed
+	// undecided is where the first transaction begins that is prepared by XA and
+	// not decided; 0 if there is none.
+	undecided paxos.Instance
 }
 
 func (c *checkpoint) base() Base {
@@ -100,12 +103,38 @@ func (x *index) within(set *gtid.Set) int {
 
 // find returns the newest checkpoint whose transactions are all in set and
 // whose log is still there.
-func (x *index) find(set *gtid.Set, first paxos.Instance) (checkpoint, error) {
+//
+// If there is none it may be that the replica has forgotten transactions that are
+// trimmed, which it has executed: see holes and undecided. It has if it holds something
+// that stands behind them. Find then returns the oldest checkpoint that can be
+// read, and those transactions. What is prepared and not decided is not trimmed.
+func (x *index) find(set *gtid.Set, first paxos.Instance) (at checkpoint, forgotten *gtid.Set, err error) {
 	n := x.within(set)
 	if n > 0 && x.list[n-1].next >= first {
-		return x.list[n-1], nil
+		return x.list[n-1], &gtid.Set{}, nil
 	}
-	return checkpoint{}, &TrimmedError{First: first, Missing: x.missing(set, first)}
+	missing := x.missing(set, first)
+	for _, c := range x.list {
+		if c.next < first {
+			continue
+		}
+		if c.executed.ContainsSet(set) || tagged(missing) {
+			break
+		}
+		return c, missing, nil
+	}
+	return checkpoint{}, nil, &TrimmedError{First: first, Missing: missing}
+}
+
+// tagged reports whether a GTID of the set has a tag: an empty transaction with one
+// cannot be made without the original.
+func tagged(set *gtid.Set) bool {
+	for s := range set.Sources() {
+		if s.Tag != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // missing is what a replica lacks before the oldest checkpoint that can be read.

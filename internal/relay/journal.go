@@ -36,7 +36,9 @@ type Journal struct {
 	// advancing is held by the one goroutine that reads the log; mu guards
 	// what all see and is never held while the log is read.
 	advancing sync.Mutex
-	value     entry.Value // guarded by advancing, reused
+	value     entry.Value // guarded by advancing, reused, as the next two
+	xa        xaReader
+	largeXA   bool // the chunked transaction that has begun may be one of XA
 
 	mu       sync.Mutex
 	next     paxos.Instance // the first instance that is not followed yet
@@ -47,8 +49,9 @@ type Journal struct {
 	bytes    uint64    // of the values followed since the journal began
 	counts   Counts
 	index    index
-	failed   error         // the log holds what this program cannot read
-	changed  chan struct{} // closed when next moves; nil while nobody waits
+	open     map[string]paxos.Instance // prepared by XA and not decided, with where each begins
+	failed   error                     // the log holds what this program cannot read
+	changed  chan struct{}             // closed when next moves; nil while nobody waits
 }
 
 // Base is the state before an instance: what a journal begins from when the log's
@@ -73,12 +76,15 @@ func (j *Journal) begin(b Base) {
 	j.next, j.fold, j.members = max(b.Next, 1), fold{epoch: b.Epoch}, b.Members
 	j.executed, j.before = b.Executed.Clone(), b.Executed.Clone()
 	j.index = index{}
+	j.open = map[string]paxos.Instance{}
 	j.mark()
 }
 
 // mark adds a checkpoint of the present state.
 func (j *Journal) mark() {
-	j.index.add(checkpoint{next: j.next, fold: j.fold, executed: j.executed.Clone(), members: j.members, bytes: j.bytes})
+	j.index.add(checkpoint{
+		next: j.next, fold: j.fold, executed: j.executed.Clone(), members: j.members, bytes: j.bytes, undecided: j.undecided(),
+	})
 }
 
 // Rebase goes on from a base that lies beyond what the journal has followed, after
@@ -152,9 +158,11 @@ func (j *Journal) step(i paxos.Instance) error {
 	if err := v.Decode(e.Data); err != nil {
 		return fmt.Errorf("follow log: instance %d: %w (was it written by a newer version of this program?)", i, err)
 	}
+	marks := j.examine(i, v)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.apply(i, v)
+	j.decide(marks)
 	j.next = i + 1
 	j.bytes += uint64(len(e.Data))
 	if j.index.note(len(e.Data)) && !j.fold.open {
@@ -267,8 +275,9 @@ func (j *Journal) Err() error {
 	return j.failed
 }
 
-// start returns where a replica that has the set begins to read.
-func (j *Journal) start(set *gtid.Set) (checkpoint, error) {
+// start returns where a replica that has the set begins to read, and what it has
+// executed before and forgotten.
+func (j *Journal) start(set *gtid.Set) (at checkpoint, forgotten *gtid.Set, err error) {
 	first := j.log.First()
 	j.mu.Lock()
 	defer j.mu.Unlock()

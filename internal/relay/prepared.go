@@ -102,3 +102,67 @@ func (u *undecided) pass(g gtid.GTID, events io.Reader) error {
 	}
 	return nil
 }
+
+// xaMark is what a transaction changes about what is prepared.
+type xaMark struct {
+	id   string
+	kind xaKind
+	at   paxos.Instance // where it begins
+}
+
+// examine finds the XA transactions in a value that has not been applied yet. It
+// reads the log, and is called while advancing is held and mu is not.
+func (j *Journal) examine(i paxos.Instance, v *entry.Value) []xaMark {
+	f := j.fold
+	verdict := f.apply(i, v)
+	if v.Kind == entry.Chunk && v.Offset == 0 {
+		j.largeXA = mayBeXA(v.Events)
+	}
+	var marks []xaMark
+	note := func(at paxos.Instance, g gtid.GTID, events io.Reader) {
+		id, kind, err := j.xa.read(events)
+		if err != nil {
+			j.logger.Error("transaction_unreadable", "instance", i, "gtid", g.String(), "error", err)
+		}
+		if kind == xaPrepared || kind == xaDecided {
+			marks = append(marks, xaMark{id, kind, at})
+		}
+	}
+	switch {
+	case verdict == completed && j.largeXA:
+		note(f.first, v.Txns[0].GTID, newChunks(j.log, f, v.Txns[0], i))
+	case verdict == whole:
+		rest := v.Events
+		for k := range v.Txns {
+			events := rest[:v.Txns[k].Size]
+			rest = rest[v.Txns[k].Size:]
+			if mayBeXA(events) {
+				note(i, v.Txns[k].GTID, bytes.NewReader(events))
+			}
+		}
+	}
+	return marks
+}
+
+// decide takes in what examine has found; mu is held.
+func (j *Journal) decide(marks []xaMark) {
+	for _, m := range marks {
+		if m.kind == xaPrepared {
+			j.open[m.id] = m.at
+		} else {
+			delete(j.open, m.id)
+		}
+	}
+}
+
+// undecided is where the first of the transactions begins that are prepared and not
+// decided; 0 if there is none. Mu is held.
+func (j *Journal) undecided() paxos.Instance {
+	var first paxos.Instance
+	for _, at := range j.open {
+		if first == 0 || at < first {
+			first = at
+		}
+	}
+	return first
+}

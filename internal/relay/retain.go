@@ -6,21 +6,27 @@ import (
 )
 
 // Held returns the newest instance through which a server that has executed the set
-// needs nothing from the log. It is exact for a server that has executed all that is
-// followed, and at most the distance of two checkpoints too low for others.
+// needs nothing from the log, if the set is on its disk. It is exact for a server that
+// has executed all that is followed, and at most the distance of two checkpoints too
+// low for others. What is prepared by XA and not decided is needed: a replica that is
+// killed rolls it back.
 func (j *Journal) Held(set *gtid.Set) paxos.Instance {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	held, undecided := paxos.Instance(0), paxos.Instance(0)
 	if set.ContainsSet(j.executed) {
+		held, undecided = j.next-1, j.undecided()
 		if j.fold.open {
-			return j.fold.first - 1
+			held = j.fold.first - 1
 		}
-		return j.next - 1
+	} else if n := j.index.within(set); n > 0 {
+		c := &j.index.list[n-1]
+		held, undecided = c.next-1, c.undecided
 	}
-	if n := j.index.within(set); n > 0 {
-		return j.index.list[n-1].next - 1
+	if undecided != 0 {
+		held = min(held, undecided-1)
 	}
-	return 0
+	return held
 }
 
 // Cut returns the newest state that the log may be trimmed to: it is not beyond
@@ -42,14 +48,28 @@ func (j *Journal) Cut(through paxos.Instance, keep uint64) (Base, bool) {
 	return Base{}, false
 }
 
-// Locate returns the newest state of the log that holds nothing which the set lacks,
-// if the log behind it is still there: a server with that set goes on from it.
+// Locate returns a state of the log, as new as can be, that holds nothing which a
+// server with the set needs again, if the log behind it is still there: the server
+// goes on from it, even if it was killed. Something of the set stands behind it
+// where that is possible: it shows how far the server is. See find.
 func (j *Journal) Locate(set *gtid.Set) (Base, error) {
-	c, err := j.start(set)
-	if err != nil {
-		return Base{}, err
+	first := j.log.First()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	x := &j.index
+	n := x.within(set)
+	if n == 0 || x.list[n-1].next < first {
+		return Base{}, &TrimmedError{First: first, Missing: x.missing(set, first)}
 	}
-	return c.base(), nil
+	undecided := x.list[n-1].undecided
+	before := func() bool { return n > 1 && x.list[n-2].next >= first }
+	if x.list[n-1].executed.ContainsSet(set) && before() {
+		n--
+	}
+	for undecided != 0 && x.list[n-1].next > undecided && before() {
+		n--
+	}
+	return x.list[n-1].base(), nil
 }
 
 // Newest returns the newest state that a journal can begin from.

@@ -232,3 +232,23 @@ func readPacked(br *bufio.Reader) (uint64, error) {
 	_, err = io.ReadFull(br, full[:n])
 	return binary.LittleEndian.Uint64(full[:]), err
 }
+
+// mayBeXA reports whether the transaction that begins with the events may be one
+// of XA. It costs little and allocates nothing.
+func mayBeXA(events []byte) bool {
+	h, err := binlog.ParseHeader(events)
+	if err != nil || int(h.Size) > len(events) {
+		return false
+	}
+	events = events[h.Size:]
+	if h, err = binlog.ParseHeader(events); err != nil {
+		return false
+	}
+	if h.Type == binlog.TransactionPayload {
+		return true
+	}
+	if h.Type != binlog.Query || int(h.Size) > len(events) || h.Size < binlog.HeaderSize+binlog.ChecksumSize {
+		return false
+	}
+	return bytes.HasPrefix(queryBytes(events[binlog.HeaderSize:h.Size-binlog.ChecksumSize]), []byte("XA "))
+}
