@@ -58,6 +58,7 @@ type fakeNode struct {
 	err    error
 	init   api.InitRequest
 	to     string
+	asked  any
 }
 
 // Status is short for the tests.
@@ -78,6 +79,27 @@ func (f *fakeNode) Switchover(_ context.Context, to string) error {
 	f.to = to
 	return f.err
 }
+
+func (f *fakeNode) AddMember(_ context.Context, r api.AddRequest) (api.MembersResult, error) {
+	f.asked = r
+	return api.MembersResult{Cluster: "c", Members: []api.Member{{ID: r.ID, Role: "learner", Peer: r.Peer, Name: "new"}}}, nil
+}
+
+func (f *fakeNode) RemoveMember(_ context.Context, who string, force bool) (api.MembersResult, error) {
+	f.asked = api.RemoveRequest{Member: who, Force: force}
+	return api.MembersResult{Cluster: "c"}, nil
+}
+
+func (f *fakeNode) CreateToken(_ context.Context, r api.TokenRequest) (api.TokenResult, error) {
+	f.asked = r
+	return api.TokenResult{Token: "phxsql-join-x"}, nil
+}
+
+func (*fakeNode) Redeem(context.Context, string) (api.RedeemResult, error) {
+	return api.RedeemResult{}, nil
+}
+
+func (*fakeNode) CopyStream(context.Context) (net.Conn, error) { return nil, errors.New("none") }
 
 func (f *fakeNode) LogDump(_ context.Context, from, _ paxos.Instance, fn func(api.LogEntry) error) error {
 	for _, e := range sampleEntries() {
@@ -282,6 +304,52 @@ func TestSwitchover(t *testing.T) {
 	}
 }
 
+func TestMembers(t *testing.T) {
+	n := &fakeNode{status: healthy()}
+	cfg := node(t, n)
+	for _, c := range []struct {
+		args string
+		want any
+	}{
+		{"member add 4=db4:3308 --role learner", api.AddRequest{ID: 4, Peer: "db4:3308", Role: "learner"}},
+		{"member replace node2 --with 5=db5", api.AddRequest{ID: 5, Peer: "db5:3308", Role: "voter", Replace: "node2"}},
+		{"member remove 2", api.RemoveRequest{Member: "2"}},
+		{"member remove 2 --force-lose-majority", api.RemoveRequest{Member: "2", Force: true}},
+		{"token create --lifetime 10m", api.TokenRequest{Lifetime: api.Seconds(10 * time.Minute)}},
+	} {
+		n.asked = nil
+		code, _, errOut := phxsql(t, "", append(strings.Fields(c.args), "--config", cfg)...)
+		if code != 0 || n.asked != c.want {
+			t.Errorf("%s: exit %d, asked %+v, %s", c.args, code, n.asked, errOut)
+		}
+	}
+	code, out, errOut := phxsql(t, "", "member", "list", "--config", cfg)
+	if code != 0 || !strings.HasPrefix(out, "ID  NAME   ROLE   PEER\n1   node1  voter") {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+}
+
+// What cannot work is refused before anything is written.
+func TestJoinRefusals(t *testing.T) {
+	cfg := node(t, &fakeNode{})
+	bare := filepath.Join(t.TempDir(), "node.toml")
+	if err := os.WriteFile(bare, []byte("[node]\nid = 9\ndata_dir = \"d\"\n[cluster]\nsecret_file = \"s\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"join --seed a:1":                                   "no configuration is named",
+		"join --config " + cfg:                              "no member is named",
+		"join --seed a:1 --role king --config " + cfg:       `--role is "king"`,
+		"join --seed a:1 --config " + bare:                  "no secret file and no token",
+		"join --seed a:1 --token nonsense --config " + bare: "this is not a join token",
+	} {
+		code, _, errOut := phxsql(t, "", strings.Fields(args)...)
+		if code != exitUsage || !strings.Contains(errOut, want) {
+			t.Errorf("%s: exit %d: %s", args, code, errOut)
+		}
+	}
+}
+
 func TestInit(t *testing.T) {
 	n := &fakeNode{}
 	cfg := node(t, n)
@@ -383,7 +451,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d", code)
 	}
-	for _, name := range []string{"server", "init", "status", "switchover", "log", "events", "demo", "config", "engine", "secret", "version"} {
+	for _, name := range []string{"server", "init", "status", "switchover", "join", "member", "token", "log", "events", "demo", "config", "engine", "secret", "version"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("no %s in the help", name)
 		}

@@ -113,7 +113,7 @@ Try it:  phxsql demo`,
 		return &usageError{err.Error(), "see '" + cmd.CommandPath() + " --help'"}
 	})
 	root.AddCommand(
-		serverCommand(io), initCommand(io), statusCommand(io), switchoverCommand(io), logCommand(io),
+		serverCommand(io), initCommand(io), statusCommand(io), switchoverCommand(io), joinCommand(io), memberCommand(io), tokenCommand(io), logCommand(io),
 		eventsCommand(io), demoCommand(io), configCommand(io), engineCommand(io), secretCommand(io), versionCommand(io),
 	)
 	return root

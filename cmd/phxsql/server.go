@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -29,23 +30,28 @@ A node that belongs to no cluster waits for 'phxsql init'.`,
 			if err != nil {
 				return err
 			}
-			events := telemetry.NewEvents(telemetry.DefaultEvents)
-			log, err := telemetry.NewLogger(io.err, telemetry.LogOptions{Level: cfg.Logging.Level, Format: cfg.Logging.Format, Events: events})
-			if err != nil {
-				return err
-			}
-			err = agent.Run(cmd.Context(), cfg, agent.Options{
-				Logger: log, Events: events, Registry: telemetry.NewRegistry(buildVersion()),
-				Ready: func() {
-					log.Info("node started", telemetry.KeyNode, uint64(cfg.Node.ID), telemetry.KeyVersion, buildVersion(), telemetry.KeyDir, cfg.Node.DataDir)
-				},
-			})
-			if err != nil {
-				return fmt.Errorf("run node %d: %w", cfg.Node.ID, err)
-			}
-			return nil
+			return serve(cmd.Context(), cfg, io)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the node's configuration")
 	return cmd
+}
+
+// serve runs a node until ctx ends.
+func serve(ctx context.Context, cfg config.Config, io stdio) error {
+	events := telemetry.NewEvents(telemetry.DefaultEvents)
+	log, err := telemetry.NewLogger(io.err, telemetry.LogOptions{Level: cfg.Logging.Level, Format: cfg.Logging.Format, Events: events})
+	if err != nil {
+		return err
+	}
+	err = agent.Run(ctx, cfg, agent.Options{
+		Logger: log, Events: events, Registry: telemetry.NewRegistry(buildVersion()),
+		Ready: func() {
+			log.Info("node started", telemetry.KeyNode, uint64(cfg.Node.ID), telemetry.KeyVersion, buildVersion(), telemetry.KeyDir, cfg.Node.DataDir)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("run node %d: %w", cfg.Node.ID, err)
+	}
+	return nil
 }

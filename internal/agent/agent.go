@@ -67,6 +67,11 @@ type Agent struct {
 	base      relay.Base // what the journal begins from
 	retention retention
 	copying   copying
+	joining   joining
+	tokens    *tokens
+	changeMu  sync.Mutex // one change of the membership at a time
+	guestMu   sync.Mutex
+	guests    map[paxos.NodeID]string // nodes that are asked to join, with their addresses
 	loop      *loop
 	peers     *peers
 	calls     map[string]transport.CallHandler
@@ -80,7 +85,7 @@ type Agent struct {
 // Run runs a node until ctx ends; then it hands leadership over if it has it,
 // stops its server, and returns nil. Every other end is an error.
 func Run(ctx context.Context, cfg config.Config, opt Options) error {
-	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), boot: rand.Text()}
+	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), guests: map[paxos.NodeID]string{}, boot: rand.Text()}
 	if err := a.check(ctx); err != nil {
 		return err
 	}
@@ -129,6 +134,9 @@ func (a *Agent) check(ctx context.Context) error {
 		return err
 	}
 	a.install, err = engine.Find(ctx, engine.Options{Basedir: a.cfg.Engine.Basedir})
+	if errors.Is(err, engine.ErrNotFound) && a.witness() {
+		a.install, err = engine.Install{Server: "none"}, nil // never started
+	}
 	if errors.Is(err, engine.ErrNotFound) {
 		return hinted{err, "install one, or run 'phxsql engine fetch'"}
 	}
@@ -141,6 +149,10 @@ func (a *Agent) build(ctx context.Context) error {
 		return err
 	}
 	if err := claimDir(a.cfg.Node.DataDir, a.cfg.Node.ID); err != nil {
+		return err
+	}
+	a.tokens = newTokens(a.cfg.Node.DataDir)
+	if err := a.joining.load(a.cfg.Node.DataDir); err != nil {
 		return err
 	}
 	if err := a.buildDatabase(); err != nil { // takes the lock of the folder
@@ -258,7 +270,7 @@ func (a *Agent) buildPorts() error {
 	}
 	a.loop.diskFull = a.host.DiskFull
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
-	a.loop.restorer = a
+	a.loop.restorer, a.loop.wanted = a, a.joining.role
 	return nil
 }
 
@@ -280,6 +292,7 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.announce(ctx) })
 	a.wg.Go(func() { a.retain(ctx) })
 	a.wg.Go(func() { a.watchLack(ctx) })
+	a.wg.Go(func() { a.pursueJoin(ctx) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRW(a.listeners[0])) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRO(a.listeners[1])) })
 	so := api.ServerOptions{Node: a, Events: a.opt.Events, Logger: a.log, TLS: func() tlsConfig { return api.ServerTLS(a.creds) }}

@@ -345,10 +345,9 @@ func (a *Agent) installBase(ctx context.Context, f *baseFile) error {
 	if err := a.writeBase(base); err != nil {
 		return err
 	}
-	if err := a.group.Install(ctx, base.Next-1, ms); err != nil {
+	if err := a.journal.Rebase(base, func() error { return a.group.Install(ctx, base.Next-1, ms) }); err != nil {
 		return err
 	}
-	a.journal.Rebase(base)
 	a.log.Info("log begins anew", telemetry.KeyInstance, uint64(base.Next))
 	return nil
 }

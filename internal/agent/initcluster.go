@@ -94,7 +94,7 @@ func (a *Agent) askToJoin(ctx context.Context, m api.InitMember, members []api.I
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
 	var ans joinAnswer
-	if err := a.call(ctx, m.ID, callJoin, joinRequest{members}, &ans); err != nil {
+	if err := a.call(ctx, m.ID, callJoin, joinRequest{Members: members}, &ans); err != nil {
 		return ans, api.Unavailable("member_unreachable", fmt.Sprintf("node %d at %s does not answer: %s", m.ID, m.Peer, strings.ReplaceAll(err.Error(), "\n", "; ")),
 			"start it with 'phxsql server', with the same secret file, and check its peer address").Because(err)
 	}
@@ -115,11 +115,32 @@ func (a *Agent) onJoin(_ context.Context, _ paxos.NodeID, req joinRequest) (join
 	if ans.Cluster != "" {
 		return ans, nil
 	}
+	if req.Cluster != "" {
+		return ans, a.accept(req, s)
+	}
 	if !s.seen.Executed.Empty() {
 		return ans, api.Refused("not_empty", fmt.Sprintf("the server of node %d holds transactions", a.cfg.Node.ID),
 			"init needs blank nodes; remove its data directory if nothing in it is needed")
 	}
 	return ans, a.transport.SetPeers(transportPeers(req.Members))
+}
+
+// accept takes an invitation of a cluster.
+func (a *Agent) accept(req joinRequest, s *snapshot) error {
+	w, asked := a.joining.get()
+	if !asked && !s.seen.Executed.Empty() {
+		return api.Refused("not_empty", fmt.Sprintf("the server of node %d holds transactions", a.cfg.Node.ID),
+			"a new member must be empty; remove its data directory if nothing in it is needed")
+	}
+	if w.Cluster != "" && w.Cluster != req.Cluster {
+		return api.Refused("other_cluster", fmt.Sprintf("node %d is on its way into cluster %s", a.cfg.Node.ID, w.Cluster), "remove its data directory if nothing in it is needed")
+	}
+	w.Cluster, w.Members, w.Role, w.Replace = req.Cluster, req.Members, req.Role, req.Replace
+	if err := a.joining.put(w); err != nil {
+		return err
+	}
+	a.connectKnown()
+	return nil
 }
 
 func transportPeers(members []api.InitMember) []transport.Peer {

@@ -49,6 +49,9 @@ type loop struct {
 	diskFull func() bool
 
 	restorer restorer
+	// wanted is the role that a node on its way into a cluster will have; nil or 0: it
+	// is on no way.
+	wanted func() paxos.Role
 
 	inbox chan func()
 	done  chan struct{}

@@ -24,13 +24,16 @@ func (a *Agent) hello() transport.Hello {
 // with the logs that they joined with, and those who wait to learn that they are.
 func (a *Agent) admit(h transport.Hello) error {
 	ms := a.group.Leader().Members
-	if ms.Blank() {
+	if ms.Blank() || a.isGuest(h.Node) && h.Cluster == "" {
 		return nil
 	}
 	if h.Cluster != "" && h.Cluster != ms.Cluster {
 		return fmt.Errorf("node %d belongs to cluster %s, this is %s: %w", h.Node, h.Cluster, ms.Cluster, transport.ErrWrongCluster)
 	}
 	m, ok := ms.Find(h.Node)
+	if _, joins := a.joining.get(); !ok && joins {
+		return nil // who they are now is further on in the log
+	}
 	if !ok {
 		return fmt.Errorf("cluster %s has no member %d: %w", ms.Cluster, h.Node, transport.ErrNotMember)
 	}
@@ -42,17 +45,8 @@ func (a *Agent) admit(h transport.Hello) error {
 
 // followMembers connects to those whom the membership names.
 func (a *Agent) followMembers() {
-	ms := a.group.Leader().Members
-	if ms.Blank() {
-		return
-	}
-	var ps []transport.Peer
-	for _, m := range ms.List {
-		ps = append(ps, transport.Peer{ID: m.ID, Addr: m.Addr})
-	}
-	if err := a.transport.SetPeers(ps); err != nil {
-		a.log.Warn("members cannot be connected", telemetry.KeyError, err)
-	}
+	a.connectKnown()
+	a.transport.Recheck()
 }
 
 // watchMembers follows changes of the membership until ctx ends.
@@ -85,7 +79,7 @@ func (a *Agent) HandleApp(from paxos.NodeID, payload []byte) {
 		a.log.Warn("announcement cannot be read", telemetry.KeyMember, uint64(from), telemetry.KeyError, err)
 		return
 	}
-	if an.Cluster != a.group.Leader().Members.Cluster {
+	if an.Cluster != a.clusterID() {
 		return // from before an init
 	}
 	old, _, known := a.peers.get(from, time.Now())
@@ -112,21 +106,20 @@ func (a *Agent) announce(ctx context.Context) {
 }
 
 func (a *Agent) announceOnce() {
-	ms := a.group.Leader().Members
 	s := a.loop.last.Load()
-	if ms.Blank() || s == nil {
+	if a.clusterID() == "" || s == nil {
 		return
 	}
 	a.seq++
 	an := announcement{
-		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Cluster: ms.Cluster, Log: a.wal.Identity(), Member: a.member(),
+		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Cluster: a.clusterID(), Log: a.wal.Identity(), Member: a.member(),
 	}
 	b, err := an.encode()
 	if err != nil {
 		a.log.Error("announcement cannot be written", telemetry.KeyError, err)
 		return
 	}
-	for _, m := range ms.List {
+	for _, m := range a.knownMembers() {
 		if m.ID != a.cfg.Node.ID {
 			_ = a.transport.SendApp(m.ID, b) // a peer that is down hears of it later
 		}
@@ -175,9 +168,6 @@ func (a *Agent) refused() (api.Problem, bool) {
 	}
 	return api.Problem{}, false
 }
-
-// knownMembers are those of the membership.
-func (a *Agent) knownMembers() []paxos.Member { return a.group.Leader().Members.List }
 
 func (a *Agent) logBytes() int64 { return a.wal.Size() }
 

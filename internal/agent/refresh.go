@@ -17,6 +17,9 @@ func (l *loop) refresh(now time.Time) {
 	v.Self = l.self
 	m, ok := l.cons.Members().Find(l.self)
 	v.Member, v.Role = ok, m.Role
+	if !ok && l.wanted != nil {
+		v.Role = l.wanted()
+	}
 	l.refreshLead()
 	l.refreshEpoch()
 	l.refreshPeers()

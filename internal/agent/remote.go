@@ -24,6 +24,10 @@ const (
 
 type joinRequest struct {
 	Members []api.InitMember `json:"members"`
+	// Cluster, Role and Replace invite into a cluster that exists.
+	Cluster string       `json:"cluster,omitempty"`
+	Role    string       `json:"role,omitempty"`
+	Replace paxos.NodeID `json:"replace,omitempty"`
 }
 
 type joinAnswer struct {
@@ -111,6 +115,7 @@ func (a *Agent) handleCalls() {
 	handle(a, callApplied, a.onApplied)
 	handle(a, callSwitchover, a.onSwitchover)
 	handle(a, callCreateUser, a.onCreateUser)
+	a.handleChanges()
 	handle(a, callOffer, a.onOffer)
 	handle(a, callLocate, a.onLocate)
 }

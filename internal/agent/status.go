@@ -16,12 +16,13 @@ type snapshot struct {
 	seen     observation
 	applied  paxos.Instance
 	problems []cluster.Problem
+	unproved bool // the server runs on a copy that has not proved good yet
 }
 
 // publish makes the snapshot of this turn visible, and signals a change that
 // others should know of.
 func (l *loop) publish() {
-	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, problems: l.problems}
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, problems: l.problems, unproved: l.restored}
 	old := l.last.Swap(s)
 	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
 		select {
@@ -58,8 +59,12 @@ func (s *snapshot) state() api.State {
 	switch {
 	case v.Engine.Errant != "" || v.Engine.State == cluster.EngineCrashed && v.Engine.Crashes > 1:
 		return api.StateFaulty
+	case !v.Member && v.Role != 0:
+		return api.StateJoining
 	case !v.Member:
 		return api.StateBlank
+	case v.Role == paxos.Witness && v.Engine.State != cluster.EngineRunning:
+		return api.StateWitness
 	case v.Lead.Self && v.Gate == cluster.GateOpen:
 		return api.StateMaster
 	case v.Engine.Dirty || v.Tail != cluster.TailOff || v.Engine.State == cluster.EngineStopping:
@@ -131,6 +136,9 @@ func (a *Agent) member() api.MemberStatus {
 		m.Problems = append(m.Problems, a.logFull(m.Log))
 	}
 	m.Copy = a.copying.status()
+	if p, ok := a.joining.blamed(); ok {
+		m.Problems = append(m.Problems, p)
+	}
 	return m
 }
 

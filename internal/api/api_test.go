@@ -47,6 +47,22 @@ func (f *fakeNode) Switchover(_ context.Context, to string) error {
 	return f.err
 }
 
+func (f *fakeNode) AddMember(_ context.Context, r AddRequest) (MembersResult, error) {
+	return MembersResult{Cluster: "c", Members: []Member{{ID: r.ID, Role: r.Role, Peer: r.Peer}}}, f.err
+}
+
+func (f *fakeNode) RemoveMember(_ context.Context, who string, force bool) (MembersResult, error) {
+	return MembersResult{Cluster: fmt.Sprint(who, force)}, f.err
+}
+
+func (f *fakeNode) CreateToken(context.Context, TokenRequest) (TokenResult, error) {
+	return TokenResult{Token: "t"}, f.err
+}
+
+func (f *fakeNode) Redeem(_ context.Context, token string) (RedeemResult, error) {
+	return RedeemResult{Secret: token}, f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) {
 	a, b := net.Pipe()
 	go func() {

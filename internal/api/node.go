@@ -21,6 +21,16 @@ type Node interface {
 	// the cluster choose) and returns when it serves. It may be asked of any
 	// member. Asking for the present master is a success.
 	Switchover(ctx context.Context, to string) error
+	// AddMember admits a node that is up and new, and returns when it is a learner. It
+	// gets the data and its role by itself. It may be asked of any member, and again.
+	AddMember(ctx context.Context, req AddRequest) (MembersResult, error)
+	// RemoveMember removes the member whose name or id is given, after another one has
+	// become master if it was. force allows a membership that has no majority up.
+	RemoveMember(ctx context.Context, who string, force bool) (MembersResult, error)
+	// CreateToken makes a token with which one node may join, once.
+	CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error)
+	// Redeem exchanges a token for the cluster's secret.
+	Redeem(ctx context.Context, token string) (RedeemResult, error)
 	// CopyStream returns a connection to the node's server, for another member that
 	// copies its data. The caller closes it.
 	CopyStream(ctx context.Context) (net.Conn, error)

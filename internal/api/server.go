@@ -77,6 +77,10 @@ func (s *Server) routes() {
 	member("POST", "/v1/init", s.init)
 	member("POST", "/v1/switchover", s.switchover)
 	member("POST", copyPath, s.copyStream)
+	member("POST", "/v1/members/add", s.addMember)
+	member("POST", "/v1/members/remove", s.removeMember)
+	member("POST", "/v1/tokens", s.createToken)
+	open("POST", joinPath, s.redeem)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)
@@ -157,7 +161,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	h.OK = h.State == StateBlank || h.State == StateFollower || h.State == StateMaster
+	h.OK = h.State == StateBlank || h.State == StateWitness || h.State == StateFollower || h.State == StateMaster
 	code := http.StatusOK
 	if !h.OK {
 		code = http.StatusServiceUnavailable

@@ -40,6 +40,8 @@ type State string
 // The states of a member.
 const (
 	StateBlank     State = "blank"     // belongs to no cluster yet; waits for init
+	StateJoining   State = "joining"   // on its way into a cluster
+	StateWitness   State = "witness"   // votes and keeps the log; has no server
 	StateStarting  State = "starting"  // the agent or its mysqld is coming up
 	StateFollower  State = "follower"  // replicates
 	StatePromoting State = "promoting" // leads, and applies what is left before it opens

@@ -21,7 +21,10 @@ func (v *View) problems() []Problem {
 	var ps []Problem
 	add := func(name, reason, hint string) { ps = append(ps, Problem{Name: name, Reason: reason, Hint: hint}) }
 	e := v.Engine
-	if !v.Member {
+	switch {
+	case !v.Member && v.Role != 0:
+		add("joining", "this node is on its way into the cluster", "it goes on by itself")
+	case !v.Member:
 		add("blank", "this node belongs to no cluster", "run phxsql init on one node and name all members")
 	}
 	if e.State == EngineCrashed {

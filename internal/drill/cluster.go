@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ func New(opt Options) (*Cluster, error) {
 	}
 	var admin []string
 	for i := 1; i <= opt.Nodes; i++ {
-		n, err := c.newNode(i)
+		n, err := c.newNode(i, "cluster.secret")
 		if err != nil {
 			c.Close()
 			return nil, err
@@ -92,7 +93,7 @@ func New(opt Options) (*Cluster, error) {
 func (c *Cluster) path(name string) string { return filepath.Join(c.opt.Dir, name) }
 
 // newNode chooses a node's addresses and writes its configuration.
-func (c *Cluster) newNode(i int) (*Node, error) {
+func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	n := &Node{ID: i, cluster: c, config: c.path(fmt.Sprintf("node%d.toml", i)), dir: c.path(fmt.Sprintf("node%d", i))}
 	host, peerHost := "127.0.0.1", "127.0.0.1"
 	ports := []int{3306, 3307, 3308, 3309}
@@ -107,8 +108,56 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 	at := func(h string, p int) string { return net.JoinHostPort(h, strconv.Itoa(p)) }
 	n.RW, n.RO, n.Peer, n.Admin = at(host, ports[0]), at(host, ports[1]), at(peerHost, ports[2]), at(host, ports[3])
 	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\n[engine]\nbuffer_pool_size = \"64MiB\"\n%s\n",
-		i, n.dir, n.RW, n.RO, n.Peer, n.Admin, c.path("cluster.secret"), c.opt.Extra)
+		i, n.dir, n.RW, n.RO, n.Peer, n.Admin, c.path(secret), c.opt.Extra)
 	return n, os.WriteFile(n.config, []byte(text), 0o600)
+}
+
+// Add makes a node beside the cluster, that has nothing but its configuration: not even
+// the cluster's secret. Join brings it in. Not with Options.Namespaces.
+func (c *Cluster) Add(id int) (*Node, error) {
+	n, err := c.newNode(id, fmt.Sprintf("node%d.secret", id))
+	if err != nil {
+		return nil, err
+	}
+	secret, err := identity.LoadSecret(c.path("cluster.secret"))
+	if err != nil {
+		return nil, err
+	}
+	cred, err := secret.Credentials(1)
+	if err != nil {
+		return nil, err
+	}
+	n.client = api.NewClient([]string{n.Admin}, api.ClientTLS(cred))
+	c.Nodes = append(c.Nodes, n)
+	c.reconnect(cred)
+	return n, nil
+}
+
+// Forget ends a node and leaves it out of everything that follows.
+func (c *Cluster) Forget(n *Node) error {
+	err := n.KillAll()
+	n.client.Close()
+	c.Nodes = slices.DeleteFunc(c.Nodes, func(o *Node) bool { return o == n })
+	secret, serr := identity.LoadSecret(c.path("cluster.secret"))
+	if serr != nil {
+		return errors.Join(err, serr)
+	}
+	cred, serr := secret.Credentials(1)
+	if serr != nil {
+		return errors.Join(err, serr)
+	}
+	c.reconnect(cred)
+	return errors.Join(err, os.Remove(n.config))
+}
+
+// reconnect makes the cluster's client ask the nodes that there are.
+func (c *Cluster) reconnect(cred *identity.Credentials) {
+	c.client.Close()
+	var admin []string
+	for _, n := range c.Nodes {
+		admin = append(admin, n.Admin)
+	}
+	c.client = api.NewClient(admin, api.ClientTLS(cred))
 }
 
 // freePorts finds ports that nobody listens on.
@@ -250,6 +299,8 @@ func (c *Cluster) unhealthy(ctx context.Context, lagging bool) error {
 			return fmt.Errorf("nodes %d and %d are both master", master.ID, m.ID)
 		case m.Master:
 			master = &own[i]
+		case m.State == api.StateWitness:
+			m.Log.Applied = m.Log.Chosen // it has nothing to apply
 		case m.State != api.StateFollower:
 			return fmt.Errorf("node %d is %s: %v", n.ID, m.State, m.Problems)
 		}

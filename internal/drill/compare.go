@@ -12,7 +12,7 @@ import (
 // be well and nobody writing.
 func (c *Cluster) Compare(ctx context.Context) error {
 	first := ""
-	for _, n := range c.Nodes {
+	for _, n := range c.withData() {
 		text, err := c.Portrait(ctx, n)
 		if err != nil {
 			return fmt.Errorf("read node %d: %w", n.ID, err)

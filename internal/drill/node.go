@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +23,7 @@ const stopLimit = 40 * time.Second
 type Node struct {
 	ID                  int
 	RW, RO, Peer, Admin string
+	Witness             bool // it has no server; set by who makes it one
 
 	cluster *Cluster
 	config  string
@@ -34,7 +36,25 @@ type Node struct {
 }
 
 // Start starts the node's agent.
-func (n *Node) Start() error {
+func (n *Node) Start() error { return n.run("server", "--config", n.config) }
+
+// Join starts a node that Add has made, by the command with which a user brings a new
+// machine into a cluster. It returns at once.
+func (n *Node) Join(token string, args ...string) error {
+	path := n.cluster.path(fmt.Sprintf("node%d.token", n.ID))
+	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
+		return fmt.Errorf("write token: %w", err)
+	}
+	args = append([]string{"join", "--config", n.config, "--token-file", path}, args...)
+	for _, o := range n.cluster.Nodes {
+		if o != n && o.Running() {
+			args = append(args, "--seed", o.Admin)
+		}
+	}
+	return n.run(args...)
+}
+
+func (n *Node) run(args ...string) error {
 	if n.Running() {
 		return fmt.Errorf("start node %d: it runs", n.ID)
 	}
@@ -42,7 +62,7 @@ func (n *Node) Start() error {
 	if err != nil {
 		return fmt.Errorf("start node %d: %w", n.ID, err)
 	}
-	cmd := exec.Command(n.cluster.opt.Program, "server", "--config", n.config)
+	cmd := exec.Command(n.cluster.opt.Program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	start := cmd.Start
@@ -177,6 +197,11 @@ func (n *Node) signalServer(s syscall.Signal) error {
 		return err
 	}
 	return syscall.Kill(pid, s)
+}
+
+// withData are the nodes that have a server.
+func (c *Cluster) withData() []*Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n.Witness })
 }
 
 // Dir is the node's data directory.

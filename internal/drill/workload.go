@@ -205,7 +205,7 @@ func (w *Workload) Stop() {
 // be stopped and the cluster well.
 func (w *Workload) Verify(ctx context.Context) error {
 	var errs []error
-	for _, n := range w.cluster.Nodes {
+	for _, n := range w.cluster.withData() {
 		ids, err := w.cluster.ids(ctx, n.RO)
 		if err != nil {
 			return err

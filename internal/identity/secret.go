@@ -90,11 +90,18 @@ func CreateSecret(path string) (*Secret, error) {
 	raw := make([]byte, MinSecret)
 	rand.Read(raw) // never fails
 	text := hex.AppendEncode(nil, raw)
+	if err := writeNew(path, append(text, '\n')); err != nil {
+		return nil, err
+	}
+	return NewSecret(text)
+}
+
+func writeNew(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("create secret file: %w", err)
+		return fmt.Errorf("create secret file: %w", err)
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -105,9 +112,9 @@ func CreateSecret(path string) (*Secret, error) {
 		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("write secret file %s: %w", path, err)
+		return fmt.Errorf("write secret file %s: %w", path, err)
 	}
-	return NewSecret(text)
+	return nil
 }
 
 func syncDir(path string) error {

@@ -87,17 +87,21 @@ func (j *Journal) mark() {
 	})
 }
 
-// Rebase goes on from a base that lies beyond what the journal has followed, after
-// the log was made to begin there.
-func (j *Journal) Rebase(b Base) {
+// Rebase goes on from a base that lies beyond what the journal has followed. Install
+// makes the log begin there; nothing of the log is read meanwhile.
+func (j *Journal) Rebase(b Base, install func() error) error {
 	j.advancing.Lock()
 	defer j.advancing.Unlock()
+	if err := install(); err != nil {
+		return err
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if b.Next > j.next {
 		j.begin(b)
 		j.failed = nil
 	}
+	return nil
 }
 
 // Follow follows the log until the context ends or the log cannot be read. It

@@ -72,7 +72,9 @@ func TestJournalBeginsAtACut(t *testing.T) {
 	l.mu.Unlock()
 	whole.Forget(base.Next)
 	late := NewJournal(l, Base{}, quiet())
-	late.Rebase(base)
+	if err := late.Rebase(base, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 	for name, j := range map[string]*Journal{"whole": whole, "begun": NewJournal(l, base, quiet()), "rebased": late} {
 		if err := j.WaitThrough(t.Context(), l.Chosen()); err != nil {
 			t.Fatal(name, err)

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phxsql/phxsql/internal/agent"
+	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/config"
+	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+type joinOptions struct {
+	config    string
+	seeds     []string
+	token     string
+	tokenFile string
+	role      string
+	replace   uint64
+	prepare   bool
+}
+
+func joinCommand(io stdio) *cobra.Command {
+	var o joinOptions
+	cmd := &cobra.Command{
+		Use:   "join --config FILE --seed HOST:PORT --token-file FILE",
+		Short: "Make this machine a member of a cluster that exists, and run it",
+		Long: `Make this machine a member of a cluster that exists, and run it until SIGTERM or
+Ctrl-C. The configuration names a node.id that was never used and an empty
+node.data_dir. The token comes from 'phxsql token create' on a member; it is exchanged
+for the cluster's secret, which is written to cluster.secret_file. Without a token the
+file must be there.
+
+The node becomes a learner, gets the data from a follower, catches up, and takes its
+role. It may be stopped at any moment: 'phxsql server' goes on. 'phxsql status' on any
+member shows how far it is.`,
+		Example: `  phxsql token create                                  # on a member
+  phxsql join --config node.toml --seed db1:3309 --token-file token.txt`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.prepareNode(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.prepare {
+				fmt.Fprintf(io.out, "node %d joins when it runs: phxsql server --config %s\n", cfg.Node.ID, o.config)
+				return nil
+			}
+			return serve(cmd.Context(), cfg, io)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.config, "config", "", "the node's configuration")
+	f.StringSliceVar(&o.seeds, "seed", nil, "admin address (host:port) of a member; may be given several times")
+	f.StringVar(&o.token, "token", "", "a join token; other users of this machine may see it here, --token-file hides it")
+	f.StringVar(&o.tokenFile, "token-file", "", "file that holds a join token; - is standard input")
+	f.StringVar(&o.role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote)")
+	f.Uint64Var(&o.replace, "replace", 0, "id of the member whose place the node takes when it has caught up")
+	f.BoolVar(&o.prepare, "prepare", false, "do not run the node: 'phxsql server' will bring it in")
+	return cmd
+}
+
+// prepareNode gets the secret and writes down that the node shall join.
+func (o *joinOptions) prepareNode(ctx context.Context) (config.Config, error) {
+	switch {
+	case o.config == "":
+		return config.Config{}, &usageError{"no configuration is named", "phxsql join --config node.toml; 'phxsql config sample' prints one"}
+	case len(o.seeds) == 0:
+		return config.Config{}, &usageError{"no member is named", "--seed HOST:PORT: the admin address of one"}
+	case o.role != "voter" && o.role != "witness" && o.role != "learner":
+		return config.Config{}, &usageError{fmt.Sprintf("--role is %q", o.role), "use voter, witness or learner"}
+	}
+	cfg, err := config.Load(o.config)
+	if err != nil {
+		return cfg, err
+	}
+	if !identity.HasSecret(cfg.Cluster.SecretFile) {
+		if err := o.redeem(ctx, cfg); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, agent.PrepareJoin(cfg, agent.Join{Seeds: o.seeds, Role: o.role, Replace: paxos.NodeID(o.replace)})
+}
+
+// redeem exchanges the token for the cluster's secret.
+func (o *joinOptions) redeem(ctx context.Context, cfg config.Config) error {
+	text, err := o.readToken()
+	if err != nil {
+		return err
+	}
+	t, err := identity.ParseToken(text)
+	if err != nil {
+		return &usageError{err.Error(), "copy all of what 'phxsql token create' prints on a member"}
+	}
+	c := api.NewClient(o.seeds, t.ClientConfig())
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	// The folder first: a token is gone once it is used.
+	if err := os.MkdirAll(filepath.Dir(cfg.Cluster.SecretFile), 0o750); err != nil {
+		return fmt.Errorf("make folder of secret file: %w", err)
+	}
+	res, err := c.Redeem(ctx, strings.TrimSpace(text))
+	if err != nil {
+		return err
+	}
+	return identity.StoreSecret(cfg.Cluster.SecretFile, res.Secret)
+}
+
+func (o *joinOptions) readToken() (string, error) {
+	switch {
+	case o.token != "" && o.tokenFile != "":
+		return "", &usageError{"--token and --token-file exclude each other", ""}
+	case o.token != "":
+		return o.token, nil
+	case o.tokenFile == "":
+		return "", &usageError{"there is no secret file and no token", "'phxsql token create' on a member prints one: --token-file FILE"}
+	}
+	path := o.tokenFile
+	if path == "-" {
+		path = "/dev/stdin"
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	if len(b) > 4096 {
+		return "", errors.New("read token: the file is too large (hint: it holds one line)")
+	}
+	return string(b), nil
+}
+
+func tokenCommand(io stdio) *cobra.Command {
+	return group("token", "Make tokens for new members", tokenCreateCommand(io))
+}
+
+func tokenCreateCommand(io stdio) *cobra.Command {
+	var t target
+	var lifetime time.Duration
+	var output string
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Print a token with which one new node may join, once",
+		Long: `Print a token with which one new node may join, once. Who holds it gets the cluster's
+secret: treat it as a password. The node that makes it must be up when it is used.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			c, err := t.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			res, err := c.CreateToken(cmd.Context(), api.TokenRequest{Lifetime: api.Seconds(lifetime)})
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(io.out, res)
+			}
+			fmt.Fprintln(io.out, res.Token)
+			fmt.Fprintln(io.err, "it can be used once, until "+res.Expires.Local().Format(time.DateTime))
+			return nil
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
+	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
+	return cmd
+}

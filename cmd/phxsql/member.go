@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/phxsql/phxsql/internal/api"
+)
+
+func memberCommand(io stdio) *cobra.Command {
+	return group("member", "List, add, replace and remove members", memberListCommand(io), memberAddCommand(io), memberReplaceCommand(io), memberRemoveCommand(io))
+}
+
+func memberListCommand(io stdio) *cobra.Command {
+	var t target
+	var output string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the members", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return t.ask(cmd.Context(), output, io.out, func(c *api.Client) (api.MembersResult, error) {
+				st, err := c.Status(cmd.Context())
+				res := api.MembersResult{Cluster: st.Cluster, Members: []api.Member{}}
+				for _, m := range st.Members {
+					res.Members = append(res.Members, api.Member{ID: m.ID, Role: m.Role, Peer: m.PeerAddr, Name: m.Name})
+				}
+				return res, err
+			})
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// ask carries out a request and prints the membership that it returns.
+func (t *target) ask(_ context.Context, output string, w io.Writer, f func(*api.Client) (api.MembersResult, error)) error {
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	c, err := t.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	res, err := f(c)
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		return printJSON(w, res)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "ID\tNAME\tROLE\tPEER")
+	for _, m := range res.Members {
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\n", m.ID, orDash(m.Name), m.Role, m.Peer)
+	}
+	return tw.Flush()
+}
+
+func memberAddCommand(io stdio) *cobra.Command {
+	var t target
+	var output, role string
+	cmd := &cobra.Command{
+		Use:   "add ID=HOST:PORT",
+		Short: "Add a node that runs and belongs to no cluster",
+		Long: `Add a node that runs, with this cluster's secret, and belongs to no cluster. It becomes
+a learner at once, gets the data by itself, and takes its role when it has caught up:
+'phxsql status' shows how far it is. On a machine without the secret use 'phxsql join'.`,
+		Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.add(cmd.Context(), output, io.out, args[0], role, "")
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote)")
+	return cmd
+}
+
+func (t *target) add(ctx context.Context, output string, w io.Writer, member, role, replace string) error {
+	ms, err := parseMembers(member)
+	if err != nil {
+		return err
+	}
+	if len(ms) != 1 {
+		return &usageError{"one member is added at a time", "write ID=HOST:PORT"}
+	}
+	return t.ask(ctx, output, w, func(c *api.Client) (api.MembersResult, error) {
+		return c.AddMember(ctx, api.AddRequest{ID: ms[0].ID, Peer: ms[0].Peer, Role: role, Replace: replace})
+	})
+}
+
+func memberReplaceCommand(io stdio) *cobra.Command {
+	var t target
+	var output, with, role string
+	cmd := &cobra.Command{
+		Use:   "replace MEMBER --with ID=HOST:PORT",
+		Short: "Replace a member, dead or alive, by a new node",
+		Long: `Replace a member, dead or alive, by a node that runs, with this cluster's secret, and
+belongs to no cluster. The new one gets the data first; then it takes the place of the
+old one in one step, so that the number of voters never changes.`,
+		Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if with == "" {
+				return &usageError{"the new node is not named", "--with ID=HOST:PORT"}
+			}
+			return t.add(cmd.Context(), output, io.out, with, role, args[0])
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&with, "with", "", "the new node, ID=HOST:PORT of its peer port")
+	cmd.Flags().StringVar(&role, "role", "voter", "voter, witness or learner")
+	return cmd
+}
+
+func memberRemoveCommand(io stdio) *cobra.Command {
+	var t target
+	var output string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "remove MEMBER",
+		Short: "Remove a member, by name or id",
+		Long: `Remove a member, by name or id. If it is the master another one becomes it first. What
+would leave no majority that is up is refused. The removed node's data stay; it can come
+back only as a new node, with another id and an empty data directory.`,
+		Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd.Context(), output, io.out, func(c *api.Client) (api.MembersResult, error) {
+				return c.RemoveMember(cmd.Context(), api.RemoveRequest{Member: args[0], Force: force})
+			})
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
+	cmd.Flags().BoolVar(&force, "force-lose-majority", false, "remove it even if those that are up are no majority of the rest: nothing can be written then")
+	return cmd
+}

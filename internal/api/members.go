@@ -1,0 +1,170 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// AddRequest admits a new node to the cluster.
+type AddRequest struct {
+	ID   paxos.NodeID `json:"id"`
+	Peer string       `json:"peer"` // host:port
+	Name string       `json:"name,omitempty"`
+	// Role is what it will be when it has caught up: voter, witness or learner.
+	Role string `json:"role"`
+	// Replace is the name or id of the member that leaves in the moment when the new
+	// one gets its role.
+	Replace string `json:"replace,omitempty"`
+}
+
+func (r *AddRequest) check() error {
+	_, port, err := net.SplitHostPort(r.Peer)
+	switch {
+	case r.ID == 0:
+		return BadRequest("bad_member", "the new member has no id", "ids are numbers from 1, and never used again")
+	case err != nil || port == "":
+		return BadRequest("bad_member", "the address of the new member is not host:port", "give the address of its peer port (listen.peer)")
+	}
+	return nil
+}
+
+// RemoveRequest removes a member.
+type RemoveRequest struct {
+	Member string `json:"member"` // name or id
+	// Force allows it even if those that are up are no majority of what is left.
+	Force bool `json:"force_lose_majority,omitempty"`
+}
+
+// Member is a member as the log names it.
+type Member struct {
+	ID   paxos.NodeID `json:"id"`
+	Role string       `json:"role"`
+	Peer string       `json:"peer"`
+	Name string       `json:"name"`
+}
+
+// MembersResult is the membership after a change.
+type MembersResult struct {
+	Cluster string   `json:"cluster"`
+	Members []Member `json:"members"`
+}
+
+func (s *Server) addMember(w http.ResponseWriter, r *http.Request) {
+	var req AddRequest
+	err := readJSON(w, r, &req)
+	if err == nil {
+		err = req.check()
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.log.Info("member add asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyMember, uint64(req.ID), telemetry.KeyAddr, req.Peer)
+	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
+	defer cancel()
+	res, err := s.o.Node.AddMember(ctx, req)
+	s.answer(w, r, res, err)
+}
+
+func (s *Server) removeMember(w http.ResponseWriter, r *http.Request) {
+	var req RemoveRequest
+	err := readJSON(w, r, &req)
+	if err == nil && req.Member == "" {
+		err = BadRequest("bad_member", "no member is named", "phxsql member list shows them")
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.log.Info("member remove asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyName, req.Member)
+	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
+	defer cancel()
+	res, err := s.o.Node.RemoveMember(ctx, req.Member, req.Force)
+	s.answer(w, r, res, err)
+}
+
+// AddMember admits a node.
+func (c *Client) AddMember(ctx context.Context, req AddRequest) (MembersResult, error) {
+	var res MembersResult
+	err := c.do(ctx, "POST", "/v1/members/add", nil, req, &res)
+	return res, err
+}
+
+// RemoveMember removes a member.
+func (c *Client) RemoveMember(ctx context.Context, req RemoveRequest) (MembersResult, error) {
+	var res MembersResult
+	err := c.do(ctx, "POST", "/v1/members/remove", nil, req, &res)
+	return res, err
+}
+
+// TokenRequest asks for a token.
+type TokenRequest struct {
+	// Lifetime is how long it can be used; 0 is an hour.
+	Lifetime Seconds `json:"lifetime_seconds"`
+}
+
+// TokenResult is a token. It is kept nowhere in this form.
+type TokenResult struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+// RedeemRequest exchanges a token.
+type RedeemRequest struct {
+	Token string `json:"token"`
+}
+
+// RedeemResult is what a node needs to take part.
+type RedeemResult struct {
+	Secret string `json:"secret"` // content of the cluster's secret file
+}
+
+const joinPath = "/v1/join"
+
+func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
+	var req TokenRequest
+	if err := readJSON(w, r, &req); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.log.Info("token asked", telemetry.KeyClient, r.RemoteAddr)
+	res, err := s.o.Node.CreateToken(r.Context(), req)
+	s.answer(w, r, res, err)
+}
+
+// redeem is open to those who have no certificate yet: the token is what they prove.
+func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
+	if r.TLS == nil {
+		s.fail(w, r, BadRequest("no_tls", "a token is never sent without TLS", ""))
+		return
+	}
+	var req RedeemRequest
+	if err := readJSON(w, r, &req); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
+	defer cancel()
+	res, err := s.o.Node.Redeem(ctx, req.Token)
+	s.log.Info("token shown", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyError, err)
+	s.answer(w, r, res, err)
+}
+
+// CreateToken asks for a token.
+func (c *Client) CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error) {
+	var res TokenResult
+	err := c.do(ctx, "POST", "/v1/tokens", nil, req, &res)
+	return res, err
+}
+
+// Redeem exchanges a token.
+func (c *Client) Redeem(ctx context.Context, token string) (RedeemResult, error) {
+	var res RedeemResult
+	err := c.do(ctx, "POST", joinPath, nil, RedeemRequest{token}, &res)
+	return res, err
+}

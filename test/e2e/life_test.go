@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/drill"
+)
+
+// bring adds a new machine by the one command, and waits until the members are as
+// wanted: ids with roles.
+func bring(t *testing.T, c *drill.Cluster, id int, want string, args ...string) *drill.Node {
+	t.Helper()
+	ctx := limit(t, 2*time.Minute)
+	token, err := c.Run(ctx, "token", "create")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Add(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := n.Join(token, args...); err != nil {
+		t.Fatal(err)
+	}
+	awaitMembers(t, c, want)
+	t.Logf("node %d %v: joined in %v", id, args, time.Since(began).Round(10*time.Millisecond))
+	return n
+}
+
+func awaitMembers(t *testing.T, c *drill.Cluster, want string) {
+	t.Helper()
+	err := drill.Eventually(limit(t, 90*time.Second), func() error {
+		got, err := members(c)
+		if err == nil && got != want {
+			err = fmt.Errorf("the members are %s, want %s", got, want)
+		}
+		return err
+	})
+	if err != nil {
+		out, _ := c.Run(context.Background(), "status")
+		logs := ""
+		for _, n := range c.Nodes {
+			logs += n.LogTail() + "\n\n"
+		}
+		t.Fatalf("%v\n%s\n%s", err, out, logs)
+	}
+}
+
+func members(c *drill.Cluster) (string, error) {
+	st, err := c.Status(context.Background())
+	var list []string
+	for _, m := range st.Members {
+		list = append(list, fmt.Sprintf("%d %s", m.ID, m.Role))
+	}
+	return strings.Join(list, ", "), err
+}
+
+// TestTheLifeOfACluster: one node becomes three, one of them is replaced after its
+// machine died, and one is removed while it is the master; all under load.
+func TestTheLifeOfACluster(t *testing.T) {
+	c := start(t, drill.Options{Nodes: 1, Extra: smallLog})
+	w := load(t, c)
+	ctx := limit(t, 5*time.Minute)
+	fill(t, c, 8) // the new ones cannot get it all from the log
+	began := time.Now()
+	bring(t, c, 2, "1 voter, 2 voter")
+	dead := bring(t, c, 3, "1 voter, 2 voter, 3 voter")
+	well(t, c)
+	t.Logf("longest time without an acknowledgement while growing: %v", w.Pause(began))
+
+	if err := c.Forget(dead); err != nil { // its disk is gone, too
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dead.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.Run(ctx, "member", "remove", "2")
+	if err == nil || !strings.Contains(err.Error(), "--force-lose-majority") {
+		t.Errorf("the majority was given away: %s %v", out, err)
+	}
+	bring(t, c, 4, "1 voter, 2 voter, 4 voter", "--replace", "3")
+	well(t, c)
+
+	master, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Run(ctx, "member", "remove", fmt.Sprint(master.ID)); err != nil {
+		t.Fatal(out, err)
+	}
+	if err := c.Forget(master); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := members(c); err != nil || strings.Count(got, "voter") != 2 || strings.Contains(got, fmt.Sprintf("%d voter", master.ID)) {
+		t.Errorf("after the removal of %d the members are %s, %v", master.ID, got, err)
+	}
+	judge(t, c, w)
+}
+
+// TestTwoWithDataAndAWitness survive the loss of the master, and of the witness.
+func TestTwoWithDataAndAWitness(t *testing.T) {
+	c := start(t, drill.Options{Nodes: 2})
+	w := load(t, c)
+	ctx := limit(t, 3*time.Minute)
+	witness := bring(t, c, 3, "1 voter, 2 voter, 3 witness", "--role", "witness")
+	witness.Witness = true
+	well(t, c)
+	master, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*drill.Node{master, witness} {
+		began := time.Now()
+		if err := n.KillAll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.WaitAck(ctx, time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("node %d killed: %v without an acknowledgement", n.ID, w.Pause(began).Round(10*time.Millisecond))
+		if err := n.Start(); err != nil {
+			t.Fatal(err)
+		}
+		well(t, c)
+	}
+	judge(t, c, w)
+}
