@@ -15,7 +15,7 @@ E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
 SUM  = $(GO) run ./internal/tools/testsum
 
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-clean test test-unit test-e2e race sim bench fuzz lint vet clean
+.PHONY: build demo demo-clean test test-unit test-e2e race sim bench bench-paxos fuzz lint vet clean
 
 build: ## the one binary
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/phxsql
@@ -56,6 +56,9 @@ sim: ## fresh seeds of the simulator for SIM_TIME; a failure prints the command 
 
 bench: build ## the cluster beside a single server and semi-sync, with sysbench
 	$(GO) run ./test/bench $(BENCH_FLAGS)
+
+bench-paxos: ## the consensus library beside its peers, three processes each; takes long, see BENCH_FLAGS=-help
+	cd test/paxosbench && $(GO) run . $(BENCH_FLAGS)
 
 fuzz: ## each fuzz target for FUZZ_TIME
 	for pkg in $(UNIT); do \
