@@ -257,7 +257,7 @@ func (a *Agent) buildPorts() error {
 	p, err := proxy.New(proxy.Options{
 		Socket: a.db.Socket(), Gate: g.allows, Key: serverKey(filepath.Join(filepath.Dir(a.db.Socket()), "data", "private_key.pem")),
 		Secret: a.secret.Derive("proxy hop"), Node: uint64(a.cfg.Node.ID), HoldLimit: time.Duration(a.cfg.Proxy.ConnectTimeout),
-		MaxSessions: a.cfg.Proxy.MaxConnections, Logger: a.component("proxy"),
+		MaxSessions: a.cfg.Proxy.MaxConnections, ServerSessions: a.cfg.Engine.MaxConnections, Logger: a.component("proxy"),
 	})
 	if err != nil {
 		return err

@@ -256,6 +256,9 @@ func (l *loop) finished(k cluster.Kind, run int, err error) {
 		if k == cluster.KindAttachTail && err == nil {
 			l.view.Tail = cluster.TailFailed
 		}
+		if k == cluster.KindStartEngine && err != nil && l.view.Engine.State == cluster.EngineStopping {
+			l.view.Engine.State = cluster.EngineStopped // killed before it answered; nobody else reports its end
+		}
 		return
 	}
 	if err != nil {

@@ -80,6 +80,9 @@ func (l *loop) newTerm(ld paxos.Leadership) {
 	l.term, l.epochAt, l.readyAt = ld.Term, 0, 0
 	v.Epoch.State, v.Epoch.Own, v.Lead.HandingOver, v.Engine.Applied = cluster.EpochNone, 0, 0, false
 	l.lapsedAt = l.now
+	// What failed under another leadership is tried again before this one is given
+	// up: two members that remember failures would only hand over to each other.
+	v.Failed, l.failUntil = cluster.Failure{}, time.Time{}
 	if ld.Term.IsZero() {
 		l.time.seen = nil
 		return

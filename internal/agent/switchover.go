@@ -14,6 +14,7 @@ import (
 const (
 	switchLimit = 15 * time.Second // then it is taken back
 	drainLimit  = 2 * time.Second  // then transactions that are still open are cut
+	stopGrace   = 2 * time.Second  // beyond its limit, for an orderly stop to notice the limit itself
 )
 
 // switchover is a request under way. It belongs to the loop.
@@ -109,7 +110,11 @@ func (l *loop) requestStop(limit time.Duration) {
 		}
 	}
 	l.post(func() { l.view.Stopping, l.stopAt = true, until })
-	<-l.done
+	select {
+	case <-l.done:
+	case <-time.After(time.Until(until) + stopGrace):
+		l.log.Error("node does not stop in time: its server is killed", telemetry.KeyHint, "nothing is lost; see its log for what it waits for")
+	}
 }
 
 // stopped reports that a node that was asked to stop has nothing left to do.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -35,8 +36,8 @@ func (s *session) connect() ([]byte, bool) {
 			}
 		}
 		left := time.Until(limit)
-		if !s.port.rw || left <= 0 {
-			s.refuse(err, s.port.rw)
+		if full := errors.Is(err, errServerFull); full || !s.port.rw || left <= 0 {
+			s.refuse(err, s.port.rw && !full)
 			return nil, false
 		}
 		if !waiting {
@@ -103,6 +104,7 @@ func (s *session) forwarded() bool {
 
 var (
 	errInterrupted = errors.New("the route has changed")
+	errServerFull  = errors.New("too many connections to the server (engine.max_connections)")
 	errGateClosed  = errors.New("this node's lease does not run")
 )
 
@@ -142,17 +144,39 @@ func (s *session) reach(w way, limit time.Time) ([]byte, error) {
 func (s *session) dial(ctx context.Context, r Route) (net.Conn, error) {
 	d := net.Dialer{Timeout: s.port.proxy.opt.DialLimit, KeepAliveConfig: keepAlive}
 	if r.Kind == RouteLocal {
-		c, err := d.DialContext(ctx, "unix", s.port.proxy.opt.Socket)
-		if err != nil {
-			return nil, fmt.Errorf("connect to the local server: %w", err)
-		}
-		return c, nil
+		return s.port.proxy.dialServer(ctx, d)
 	}
 	c, err := d.DialContext(ctx, "tcp", r.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the master: %w", err)
 	}
 	return c, nil
+}
+
+// dialServer connects to the local server, within the limit of its sessions.
+func (p *Proxy) dialServer(ctx context.Context, d net.Dialer) (net.Conn, error) {
+	if n := p.served.Add(1); p.opt.ServerSessions > 0 && n > int64(p.opt.ServerSessions) {
+		p.served.Add(-1)
+		return nil, fmt.Errorf("%w: limit %d", errServerFull, p.opt.ServerSessions)
+	}
+	c, err := d.DialContext(ctx, "unix", p.opt.Socket)
+	if err != nil {
+		p.served.Add(-1)
+		return nil, fmt.Errorf("connect to the local server: %w", err)
+	}
+	return &serverConn{UnixConn: c.(*net.UnixConn), closed: sync.OnceFunc(func() { p.served.Add(-1) })}, nil
+}
+
+// serverConn is a connection to the local server that is counted until it is
+// closed.
+type serverConn struct {
+	*net.UnixConn
+	closed func()
+}
+
+func (c *serverConn) Close() error {
+	defer c.closed()
+	return c.UnixConn.Close()
 }
 
 // greet says who this node is, if a member is at the other end, and waits for

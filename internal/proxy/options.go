@@ -43,6 +43,10 @@ type Options struct {
 	// MaxSessions limits each port's sessions, waiting ones included. What is
 	// above gets error 1040.
 	MaxSessions int
+	// ServerSessions limits the sessions of both ports with the local server,
+	// so that what its limit leaves over stays free for others. What is above
+	// gets error 1040 at once. Zero is no limit.
+	ServerSessions int
 	// Logger gets events: Info for changes of the routes, cuts and drains,
 	// Warn for what is refused, Debug for single sessions. Nil discards them.
 	Logger *slog.Logger

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type Proxy struct {
 	log     *slog.Logger
 	rw, ro  *port
 	running sync.WaitGroup // sessions
+	served  atomic.Int64   // connections to the local server
 	done    chan struct{}  // closed by Close
 
 	mu        sync.Mutex
