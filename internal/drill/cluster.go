@@ -21,6 +21,7 @@ import (
 
 	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
 // pollEvery is how often a condition of the cluster is looked at.
@@ -47,7 +48,7 @@ type Cluster struct {
 	User     string
 	Password string
 	client   *api.Client
-	net      *fabric
+	net      *netlab.Lab
 }
 
 // New writes the nodes' configuration; nothing runs yet. The caller must Close.
@@ -64,7 +65,7 @@ func New(opt Options) (*Cluster, error) {
 		return nil, err
 	}
 	if opt.Namespaces {
-		if c.net, err = newFabric(opt.Nodes); err != nil {
+		if c.net, err = netlab.New(opt.Nodes); err != nil {
 			return nil, err
 		}
 	}
@@ -98,7 +99,7 @@ func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	host, peerHost := "127.0.0.1", "127.0.0.1"
 	ports := []int{3306, 3307, 3308, 3309}
 	if c.net != nil {
-		host, peerHost = c.net.clientAddr(i), c.net.peerAddr(i)
+		host, peerHost = c.net.ClientAddr(i), c.net.PeerAddr(i)
 	} else {
 		var err error
 		if ports, err = freePorts(4); err != nil {
@@ -218,7 +219,7 @@ func (c *Cluster) Close() {
 		c.client.Close()
 	}
 	if c.net != nil {
-		c.net.close()
+		c.net.Close()
 	}
 }
 

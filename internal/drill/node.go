@@ -67,7 +67,7 @@ func (n *Node) run(args ...string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	start := cmd.Start
 	if n.cluster.net != nil {
-		start = func() error { return n.cluster.net.within(n.ID, cmd.Start) }
+		start = func() error { return n.cluster.net.Within(n.ID, cmd.Start) }
 	}
 	if err := start(); err != nil {
 		discardLog(log)
@@ -230,7 +230,7 @@ func (n *Node) Stop(ctx context.Context) error {
 
 // Isolate cuts the node off from its peers; its clients still reach it. Only
 // with Options.Namespaces.
-func (n *Node) Isolate() error { return n.cluster.net.setPeerLink(n.ID, false) }
+func (n *Node) Isolate() error { return n.cluster.net.SetPeerLink(n.ID, false) }
 
 // Rejoin ends Isolate.
-func (n *Node) Rejoin() error { return n.cluster.net.setPeerLink(n.ID, true) }
+func (n *Node) Rejoin() error { return n.cluster.net.SetPeerLink(n.ID, true) }

@@ -1,4 +1,10 @@
-package drill
+// Package netlab is a network for tests that break networks: kernel namespaces on
+// this machine, one for each node, and links between them that can be cut.
+//
+// It is not a simulation of delays or loss: packets pass, or they do not. It needs
+// root, and nothing of it leaves the machine. Two labs of one process must not live at
+// the same time: names and addresses come from the process's id.
+package netlab
 
 import (
 	"errors"
@@ -10,10 +16,10 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// fabric is a network of namespaces on this machine: each node has one, with a
-// leg in the peers' network and one in the clients' network. The clients' network
-// also reaches the process that made the fabric. Nothing of it leaves the machine.
-type fabric struct {
+// Lab is a network of namespaces: each node has one, with a leg in the peers'
+// network and one in the clients' network. The clients' network also reaches the
+// process that made the lab. Nodes are numbered from 1.
+type Lab struct {
 	tag   string    // in the names of everything, unique on this machine
 	nets  [2]string // of the peers and of the clients, the first three numbers
 	home  netns.NsHandle
@@ -28,13 +34,17 @@ func networks(pid int) [2]string {
 	return [2]string{net(n), net(n + 1)}
 }
 
-func (f *fabric) peerAddr(i int) string   { return fmt.Sprintf("%s.%d", f.nets[0], i) }
-func (f *fabric) clientAddr(i int) string { return fmt.Sprintf("%s.%d", f.nets[1], i) }
+// PeerAddr is a node's address in the peers' network, ClientAddr the one in the
+// clients'; both without a port.
+func (lab *Lab) PeerAddr(i int) string { return fmt.Sprintf("%s.%d", lab.nets[0], i) }
 
-func (f *fabric) name(i int) string { return fmt.Sprintf("%s-%d", f.tag, i) }
+// ClientAddr is described at PeerAddr.
+func (lab *Lab) ClientAddr(i int) string { return fmt.Sprintf("%s.%d", lab.nets[1], i) }
 
-// newFabric makes the networks for so many nodes. It needs root.
-func newFabric(nodes int) (*fabric, error) {
+func (lab *Lab) name(i int) string { return fmt.Sprintf("%s-%d", lab.tag, i) }
+
+// New makes the networks for so many nodes. It needs root.
+func New(nodes int) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("make network namespaces: only root may; run this as root")
 	}
@@ -44,17 +54,17 @@ func newFabric(nodes int) (*fabric, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make network namespaces: %w", err)
 	}
-	f := &fabric{tag: fmt.Sprintf("phx%d", os.Getpid()%100000), nets: networks(os.Getpid()), home: home}
-	if err := f.build(nodes); err != nil {
-		f.close()
+	lab := &Lab{tag: fmt.Sprintf("phx%d", os.Getpid()%100000), nets: networks(os.Getpid()), home: home}
+	if err := lab.build(nodes); err != nil {
+		lab.Close()
 		return nil, fmt.Errorf("make network namespaces: %w", err)
 	}
-	return f, nil
+	return lab, nil
 }
 
-func (f *fabric) build(nodes int) error {
+func (lab *Lab) build(nodes int) error {
 	for _, b := range []string{"p", "c"} {
-		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: f.tag + b}}
+		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: lab.tag + b}}
 		if err := netlink.LinkAdd(br); err != nil {
 			return fmt.Errorf("add bridge: %w", err)
 		}
@@ -62,13 +72,13 @@ func (f *fabric) build(nodes int) error {
 			return fmt.Errorf("start bridge: %w", err)
 		}
 		if b == "c" {
-			if err := addAddr(br, f.nets[1]+".254/24"); err != nil {
+			if err := addAddr(br, lab.nets[1]+".254/24"); err != nil {
 				return err
 			}
 		}
 	}
 	for i := 1; i <= nodes; i++ {
-		if err := f.addNode(i); err != nil {
+		if err := lab.addNode(i); err != nil {
 			return fmt.Errorf("node %d: %w", i, err)
 		}
 	}
@@ -87,24 +97,24 @@ func addAddr(l netlink.Link, cidr string) error {
 }
 
 // addNode makes a namespace with two legs. The calling thread ends up at home.
-func (f *fabric) addNode(i int) error {
-	ns, err := netns.NewNamed(f.name(i)) // enters it
+func (lab *Lab) addNode(i int) error {
+	ns, err := netns.NewNamed(lab.name(i)) // enters it
 	if err != nil {
 		return err
 	}
-	f.nodes = append(f.nodes, ns)
-	if err := netns.Set(f.home); err != nil {
+	lab.nodes = append(lab.nodes, ns)
+	if err := netns.Set(lab.home); err != nil {
 		return err
 	}
 	for _, b := range []string{"p", "c"} {
-		if err := f.addLeg(ns, i, b); err != nil {
+		if err := lab.addLeg(ns, i, b); err != nil {
 			return err
 		}
 	}
 	if err := netns.Set(ns); err != nil {
 		return err
 	}
-	defer netns.Set(f.home)
+	defer netns.Set(lab.home)
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -112,7 +122,7 @@ func (f *fabric) addNode(i int) error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	for b, addr := range map[string]string{"p": f.peerAddr(i), "c": f.clientAddr(i)} {
+	for b, addr := range map[string]string{"p": lab.PeerAddr(i), "c": lab.ClientAddr(i)} {
 		l, err := netlink.LinkByName("eth" + b)
 		if err != nil {
 			return err
@@ -127,14 +137,14 @@ func (f *fabric) addNode(i int) error {
 	return nil
 }
 
-func (f *fabric) leg(i int, b string) string { return fmt.Sprintf("%s%s%d", f.tag, b, i) }
+func (lab *Lab) leg(i int, b string) string { return fmt.Sprintf("%s%s%d", lab.tag, b, i) }
 
-func (f *fabric) addLeg(ns netns.NsHandle, i int, b string) error {
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: f.leg(i, b)}, PeerName: "eth" + b, PeerNamespace: netlink.NsFd(int(ns))}
+func (lab *Lab) addLeg(ns netns.NsHandle, i int, b string) error {
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: lab.leg(i, b)}, PeerName: "eth" + b, PeerNamespace: netlink.NsFd(int(ns))}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add link: %w", err)
 	}
-	br, err := netlink.LinkByName(f.tag + b)
+	br, err := netlink.LinkByName(lab.tag + b)
 	if err != nil {
 		return err
 	}
@@ -144,10 +154,10 @@ func (f *fabric) addLeg(ns netns.NsHandle, i int, b string) error {
 	return netlink.LinkSetUp(veth)
 }
 
-// setPeerLink cuts or restores a node's leg in the peers' network. Packets are
+// SetPeerLink cuts or restores a node's leg in the peers' network. Packets are
 // lost without a word, as when a cable is pulled.
-func (f *fabric) setPeerLink(i int, up bool) error {
-	l, err := netlink.LinkByName(f.leg(i, "p"))
+func (lab *Lab) SetPeerLink(i int, up bool) error {
+	l, err := netlink.LinkByName(lab.leg(i, "p"))
 	if err != nil {
 		return fmt.Errorf("find link of node %d: %w", i, err)
 	}
@@ -157,27 +167,27 @@ func (f *fabric) setPeerLink(i int, up bool) error {
 	return netlink.LinkSetDown(l)
 }
 
-// within calls start in a node's namespace: a process started there stays there.
-func (f *fabric) within(i int, start func() error) error {
+// Within calls start in a node's namespace: a process started there stays there.
+func (lab *Lab) Within(i int, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := netns.Set(f.nodes[i-1]); err != nil {
+	if err := netns.Set(lab.nodes[i-1]); err != nil {
 		return fmt.Errorf("enter namespace of node %d: %w", i, err)
 	}
-	defer netns.Set(f.home)
+	defer netns.Set(lab.home)
 	return start()
 }
 
-// close removes everything; a namespace takes its legs with it.
-func (f *fabric) close() {
-	for i, ns := range f.nodes {
+// Close removes everything; a namespace takes its legs with it.
+func (lab *Lab) Close() {
+	for i, ns := range lab.nodes {
 		ns.Close()
-		netns.DeleteNamed(f.name(i + 1))
+		netns.DeleteNamed(lab.name(i + 1))
 	}
 	for _, b := range []string{"p", "c"} {
-		if l, err := netlink.LinkByName(f.tag + b); err == nil {
+		if l, err := netlink.LinkByName(lab.tag + b); err == nil {
 			netlink.LinkDel(l)
 		}
 	}
-	f.home.Close()
+	lab.home.Close()
 }
