@@ -57,10 +57,11 @@ func (j *Journal) Locate(set *gtid.Set) (Base, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	x := &j.index
-	n := x.within(set)
-	if n == 0 || x.list[n-1].next < first {
-		return Base{}, &TrimmedError{First: first, Missing: x.missing(set, first)}
+	at, forgotten, err := x.find(set, first)
+	if err != nil || !forgotten.Empty() {
+		return at.base(), err
 	}
+	n := x.within(set)
 	undecided := x.list[n-1].undecided
 	before := func() bool { return n > 1 && x.list[n-2].next >= first }
 	if x.list[n-1].executed.ContainsSet(set) && before() {
