@@ -99,8 +99,9 @@ func (a *Agent) trim() {
 		through = max(through, forced(hs))
 	}
 	base, ok := a.journal.Cut(through, uint64(a.cfg.Log.Keep))
-	a.retention.note(hs, a.journal.Newest().Next-1)
-	a.retention.full.Store(!ok && size > limit/4*3)
+	most, more := a.journal.Cut(a.group.Chosen(), uint64(a.cfg.Log.Keep))
+	a.retention.note(hs, most.Next)
+	a.retention.full.Store(more && !ok && size > limit/4*3)
 	if !ok {
 		return
 	}
@@ -185,13 +186,12 @@ func cmpInstance(x, y paxos.Instance) int {
 	return 0
 }
 
-// note remembers who holds the log back: those that are furthest behind, if the log
-// could be trimmed but for them.
-func (r *retention) note(hs []holding, newest paxos.Instance) {
+// note remembers who holds the log back: those that need something before the instance
+// that it could be trimmed to but for them.
+func (r *retention) note(hs []holding, most paxos.Instance) {
 	var ids []paxos.NodeID
-	low := lowest(hs)
 	for _, h := range hs {
-		if h.held == low && low < newest {
+		if h.held+1 < most {
 			ids = append(ids, h.id)
 		}
 	}

@@ -277,6 +277,9 @@ func (n *Node) isMaster(ctx context.Context) bool {
 // follower with nothing left to apply.
 func (c *Cluster) WaitHealthy(ctx context.Context) error { return c.waitFor(ctx, false) }
 
+// WaitServing is WaitHealthy under load: the followers may have something left to apply.
+func (c *Cluster) WaitServing(ctx context.Context) error { return c.waitFor(ctx, true) }
+
 func (c *Cluster) waitFor(ctx context.Context, lagging bool) error {
 	err := Eventually(ctx, func() error { return c.unhealthy(ctx, lagging) })
 	if err == nil {

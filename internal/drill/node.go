@@ -84,6 +84,9 @@ func (n *Node) run(args ...string) error {
 
 func (n *Node) logPath() string { return n.cluster.path(fmt.Sprintf("node%d.log", n.ID)) }
 
+// Log is the path of what the node's agent says.
+func (n *Node) Log() string { return n.logPath() }
+
 // LogTail returns the end of the node's log.
 func (n *Node) LogTail() string {
 	b, err := os.ReadFile(n.logPath())

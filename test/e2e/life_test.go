@@ -52,6 +52,23 @@ func awaitMembers(t *testing.T, c *drill.Cluster, want string) {
 	}
 }
 
+// copied makes sure that a node got its data from another one.
+func copied(t *testing.T, n *drill.Node) {
+	t.Helper()
+	b, err := os.ReadFile(n.Log())
+	if err != nil || !strings.Contains(string(b), "node is restored") {
+		t.Errorf("node %d did not get a copy: %v\n%s", n.ID, err, b)
+	}
+}
+
+// serving waits until all nodes do their work; they may lag behind the load.
+func serving(t *testing.T, c *drill.Cluster) {
+	t.Helper()
+	if err := c.WaitServing(limit(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func members(c *drill.Cluster) (string, error) {
 	st, err := c.Status(context.Background())
 	var list []string
@@ -67,11 +84,21 @@ func TestTheLifeOfACluster(t *testing.T) {
 	c := start(t, drill.Options{Nodes: 1, Extra: smallLog})
 	w := load(t, c)
 	ctx := limit(t, 5*time.Minute)
-	fill(t, c, 8) // the new ones cannot get it all from the log
+	fill(t, c, 8)
+	// The new ones cannot get it from the log, nor from its memory.
+	if err := c.Nodes[0].KillAll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Nodes[0].Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Master(ctx); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
-	bring(t, c, 2, "1 voter, 2 voter")
+	copied(t, bring(t, c, 2, "1 voter, 2 voter"))
 	dead := bring(t, c, 3, "1 voter, 2 voter, 3 voter")
-	well(t, c)
+	serving(t, c)
 	t.Logf("longest time without an acknowledgement while growing: %v", w.Pause(began))
 
 	if err := c.Forget(dead); err != nil { // its disk is gone, too
@@ -84,8 +111,8 @@ func TestTheLifeOfACluster(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "--force-lose-majority") {
 		t.Errorf("the majority was given away: %s %v", out, err)
 	}
-	bring(t, c, 4, "1 voter, 2 voter, 4 voter", "--replace", "3")
-	well(t, c)
+	copied(t, bring(t, c, 4, "1 voter, 2 voter, 4 voter", "--replace", "3"))
+	serving(t, c)
 
 	master, err := c.Master(ctx)
 	if err != nil {
@@ -110,7 +137,7 @@ func TestTwoWithDataAndAWitness(t *testing.T) {
 	ctx := limit(t, 3*time.Minute)
 	witness := bring(t, c, 3, "1 voter, 2 voter, 3 witness", "--role", "witness")
 	witness.Witness = true
-	well(t, c)
+	serving(t, c)
 	master, err := c.Master(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +154,7 @@ func TestTwoWithDataAndAWitness(t *testing.T) {
 		if err := n.Start(); err != nil {
 			t.Fatal(err)
 		}
-		well(t, c)
+		serving(t, c)
 	}
 	judge(t, c, w)
 }

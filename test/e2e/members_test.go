@@ -66,13 +66,6 @@ next:
 	return nil
 }
 
-func well(t *testing.T, c *drill.Cluster) {
-	t.Helper()
-	if err := c.WaitHealthy(limit(t, time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestAMemberThatTheLogCannotBringBackIsRebuilt: away for so long that the log is
 // trimmed; without its server's data; with transactions of its own; and killed in the
 // middle of it.
@@ -141,6 +134,7 @@ func TestAMemberThatTheLogCannotBringBackIsRebuilt(t *testing.T) {
 	if err := late.Start(); err != nil {
 		t.Fatal(err)
 	}
+	waitCopy(limit(t, time.Minute), t, late)
 	rebuilt("the server's data were lost, and the node killed on its way", late)
 	judge(t, c, w)
 }
