@@ -82,6 +82,10 @@ func TestKeysAreReplicatedAndSurviveARestart(t *testing.T) {
 		s.want("GET", a, "/key7", "", 200, "value47")
 		s.want("GET", a, "/nothing", "", 404, "no such key")
 	}
+	s.want("PUT", s.http[0], "/key8?if=other", "never", 412, `"before":"value48"`)
+	s.want("PUT", s.http[1], "/key8?if=value48", "swapped", 200, `"before":"value48"`)
+	s.want("PUT", s.http[2], "/key8?if=", "never", 412, `"before":"swapped"`)
+	s.want("PUT", s.http[2], "/fresh?if=", "first", 200, `"before":""`)
 	s.want("DELETE", s.http[0], "/key7", "", 200, `"before":"value47"`)
 	for id := 1; id <= 3; id++ {
 		runtest.Until(t, "snapshot", func() bool {

@@ -21,7 +21,8 @@ const (
 // server answers HTTP on one node:
 //
 //	PUT /KEY       body: the value; 200 with the instance
-//	DELETE /KEY    200
+//	PUT /KEY?if=V  the same if the key has the value V ("": none), else 412 with what it has
+//	DELETE /KEY    200; ?if= likewise
 //	GET /KEY       200 with the value, or 404; linearizable
 //	GET /KEY?stale the same from this node's own state, which may be behind
 //	GET /          status as JSON
@@ -51,9 +52,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 			return
 		}
-		s.change(ctx, w, r, change{Key: key, Value: string(body)})
+		s.change(ctx, w, r, change{Key: key, Value: string(body), If: condition(r)})
 	case r.Method == http.MethodDelete:
-		s.change(ctx, w, r, change{Key: key, Delete: true})
+		s.change(ctx, w, r, change{Key: key, Delete: true, If: condition(r)})
 	default:
 		http.Error(w, "GET, PUT or DELETE", http.StatusMethodNotAllowed)
 	}
@@ -80,12 +81,25 @@ func (s *server) change(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	i, before, err := s.node.Propose(ctx, run.Group, b)
+	i, result, err := s.node.Propose(ctx, run.Group, b)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	reply(w, map[string]any{"instance": i, "before": before})
+	was, code := result.(changed), http.StatusOK
+	if !was.done {
+		code = http.StatusPreconditionFailed
+	}
+	reply(w, code, map[string]any{"instance": i, "before": was.before})
+}
+
+// condition is the value of ?if=, nil where it is not given.
+func condition(r *http.Request) *string {
+	if q := r.URL.Query(); q.Has("if") {
+		v := q.Get("if")
+		return &v
+	}
+	return nil
 }
 
 // refuse sends the client to the leader, or says why not.
@@ -104,12 +118,13 @@ func (s *server) status(ctx context.Context, w http.ResponseWriter) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	reply(w, map[string]any{
+	reply(w, http.StatusOK, map[string]any{
 		"leader": st.Leader, "leads": st.Leads, "lease": st.Lease.String(), "first": st.First, "chosen": st.Chosen, "applied": st.Applied,
 	})
 }
 
-func reply(w http.ResponseWriter, v any) {
+func reply(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(v) // an error is the client's
 }

@@ -17,6 +17,14 @@ type change struct {
 	Key    string `json:"key"`
 	Value  string `json:"value,omitempty"`
 	Delete bool   `json:"delete,omitempty"`
+	// If is what the key must have for the change to be made; "" for nothing.
+	If *string `json:"if,omitempty"`
+}
+
+// changed is what Apply returns to the proposer.
+type changed struct {
+	before string // what the key had
+	done   bool   // If held
 }
 
 // store is the state machine: a map, with snapshots in a file. A snapshot is what a
@@ -58,7 +66,7 @@ func openStore(dir string) (*store, error) {
 // Applied implements node.StateMachine.
 func (s *store) Applied() paxos.Instance { return s.at }
 
-// Apply implements node.StateMachine. It returns what the key had before.
+// Apply implements node.StateMachine. It returns a changed.
 func (s *store) Apply(i paxos.Instance, value []byte) any {
 	var c change
 	err := json.Unmarshal(value, &c)
@@ -66,15 +74,18 @@ func (s *store) Apply(i paxos.Instance, value []byte) any {
 	defer s.mu.Unlock()
 	s.at = i
 	if err != nil {
-		return "" // nobody proposes that; if somebody did, all members ignore it alike
+		return changed{} // nobody proposes that; if somebody did, all members ignore it alike
 	}
 	before := s.data[c.Key]
-	if c.Delete {
+	switch {
+	case c.If != nil && *c.If != before:
+		return changed{before, false}
+	case c.Delete:
 		delete(s.data, c.Key)
-	} else {
+	default:
 		s.data[c.Key] = c.Value
 	}
-	return before
+	return changed{before, true}
 }
 
 // Checkpoint implements node.Checkpointer: the new snapshot is complete and on disk

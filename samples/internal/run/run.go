@@ -32,7 +32,7 @@ type Flags struct {
 
 // Register adds the flags to a set.
 func (f *Flags) Register(fs *flag.FlagSet) {
-	fs.IntVar(&f.Node, "node", 0, "run this node only, 1 to 3, and the others in processes of their own; 0 runs all three here")
+	fs.IntVar(&f.Node, "node", 0, "run this node only, 1 for the first of the peers, and the others in processes of their own; 0 runs all of them here")
 	fs.StringVar(&f.Peers, "peers", "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403", "addresses of the nodes for each other")
 	fs.StringVar(&f.Dir, "dir", "", "directory for the nodes' state; default: a temporary one that is removed at the end")
 	fs.BoolVar(&f.Loud, "v", false, "show the nodes' log")
@@ -53,7 +53,7 @@ func Interrupt() (context.Context, context.CancelFunc) {
 // Start opens the nodes that the flags name. build makes the group of each of them;
 // dir is the node's own directory.
 func Start(f Flags, cluster string, build func(id paxos.NodeID, dir string) (node.Group, error)) (*Cluster, error) {
-	c := &Cluster{Nodes: map[paxos.NodeID]*node.Node{}, Failed: make(chan error, 3)}
+	c := &Cluster{Nodes: map[paxos.NodeID]*node.Node{}, Failed: make(chan error, 9)}
 	if f.Dir == "" {
 		dir, err := os.MkdirTemp("", cluster)
 		if err != nil {
