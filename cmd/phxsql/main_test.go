@@ -304,6 +304,24 @@ func TestSwitchover(t *testing.T) {
 	}
 }
 
+func TestCopyIsShown(t *testing.T) {
+	st := healthy()
+	st.Members[0].Log.Bytes, st.Members[0].Log.HeldBy = 3<<30, []paxos.NodeID{2, 3}
+	st.Members[1].Copy = &api.Copy{Phase: "copying", Donor: 3, Bytes: 300 << 20, Total: 573 << 20, Rate: 91 << 20, Remaining: api.Seconds(3 * time.Second)}
+	st.Members[2].Copy = &api.Copy{Phase: "applying", Donor: 1, Bytes: 5 << 20}
+	var b strings.Builder
+	renderStatus(&b, st)
+	for _, want := range []string{
+		"node2: copies the data of member 3: 300 MiB of about 573 MiB, 91 MiB/s, 3.0s left\n",
+		"node3: has the data of member 1 (5.0 MiB), and applies the rest of the log\n",
+		"node1 keeps its log (3.0 GiB) for member 2 3\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
 func TestMembers(t *testing.T) {
 	n := &fakeNode{status: healthy()}
 	cfg := node(t, n)

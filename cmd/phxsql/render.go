@@ -34,6 +34,16 @@ func renderStatus(w io.Writer, st api.Status) {
 		fmt.Fprintln(t, strings.Join(row(st, m), "\t"))
 	}
 	_ = t.Flush() // an error here is one of w, which ends the command anyway
+	for _, m := range st.Members {
+		if m.Copy != nil && m.Alive {
+			fmt.Fprintf(w, "\n%s: %s\n", memberName(m), copyLine(*m.Copy))
+		}
+	}
+	for _, m := range st.Members {
+		if m.ID == st.Self && len(m.Log.HeldBy) > 0 {
+			fmt.Fprintf(w, "\n%s keeps its log (%s) for member %s\n", memberName(m), sizeText(m.Log.Bytes), strings.Trim(fmt.Sprint(m.Log.HeldBy), "[]"))
+		}
+	}
 	renderProblems(w, st)
 }
 
@@ -135,6 +145,31 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// copyLine is how far a copy of the data has come.
+func copyLine(c api.Copy) string {
+	if c.Phase != "copying" {
+		return fmt.Sprintf("has the data of member %d (%s), and applies the rest of the log", c.Donor, sizeText(c.Bytes))
+	}
+	s := fmt.Sprintf("copies the data of member %d: %s of about %s, %s/s", c.Donor, sizeText(c.Bytes), sizeText(c.Total), sizeText(c.Rate))
+	if c.Remaining > 0 {
+		s += ", " + shortTime(time.Duration(c.Remaining)) + " left"
+	}
+	return s
+}
+
+// sizeText writes a number of bytes with as many digits as are worth reading.
+func sizeText(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, k := float64(n), 0
+	for f >= 1024 && k < len(units)-1 {
+		f, k = f/1024, k+1
+	}
+	if f < 10 && k > 0 {
+		return strconv.FormatFloat(f, 'f', 1, 64) + " " + units[k]
+	}
+	return strconv.FormatFloat(f, 'f', 0, 64) + " " + units[k]
 }
 
 // shortTime writes a length of time with as many digits as are worth reading.

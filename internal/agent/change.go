@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
@@ -22,6 +23,7 @@ const (
 	callAdd     = "member_add"     // api.AddRequest: admit a node that is up and new, as a learner
 	callPromote = "member_promote" // promoteRequest: give a member that has caught up its role
 	callRemove  = "member_remove"  // removeRequest
+	callPing    = "ping"           // nothing: a sign of life
 )
 
 type promoteRequest struct {
@@ -39,6 +41,7 @@ func (a *Agent) handleChanges() {
 	handle(a, callAdd, a.onAdd)
 	handle(a, callPromote, a.onPromote)
 	handle(a, callRemove, a.onRemove)
+	handle(a, callPing, func(context.Context, paxos.NodeID, nothing) (nothing, error) { return nothing{}, nil })
 	handle(a, callRedeem, a.onRedeem)
 }
 
@@ -195,7 +198,7 @@ func (a *Agent) onPromote(ctx context.Context, _ paxos.NodeID, req promoteReques
 	}
 	list[k].Role = roleOf(req.Role)
 	list = slices.DeleteFunc(list, func(m paxos.Member) bool { return m.ID == req.Replace })
-	if err := a.checkMajority(list, false); err != nil {
+	if err := a.checkMajority(ctx, list, false); err != nil {
 		return nothing{}, err
 	}
 	_, err := a.changeMembers(ctx, ms, list)
@@ -210,27 +213,50 @@ func (a *Agent) onRemove(ctx context.Context, _ paxos.NodeID, req removeRequest)
 		return api.MembersResult{}, api.Refused("leads", "the leader does not remove itself", "run 'phxsql switchover' first")
 	}
 	list := slices.DeleteFunc(slices.Clone(ms.List), func(m paxos.Member) bool { return m.ID == req.ID })
-	if err := a.checkMajority(list, req.Force); err != nil {
+	if err := a.checkMajority(ctx, list, req.Force); err != nil {
 		return api.MembersResult{}, err
 	}
 	return a.changeMembers(ctx, ms, list)
 }
 
+// answerLimit is how long a member may take to show that it is up.
+const answerLimit = 2 * time.Second
+
+// answering asks members for a sign of life. What they announced last may be from
+// before they died.
+func (a *Agent) answering(ctx context.Context, list []paxos.Member) []paxos.Member {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var up []paxos.Member
+	for _, m := range list {
+		wg.Go(func() {
+			if a.call(ctx, m.ID, callPing, nothing{}, nil) != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			up = append(up, m)
+		})
+	}
+	wg.Wait()
+	return up
+}
+
 // checkMajority refuses a membership in which those that are up now are no majority.
-func (a *Agent) checkMajority(list []paxos.Member, force bool) error {
-	now := time.Now()
+func (a *Agent) checkMajority(ctx context.Context, list []paxos.Member, force bool) error {
 	votes, up, data := 0, 0, 0
 	for _, m := range list {
-		if !m.Votes() {
-			continue
+		if m.Votes() {
+			votes++
 		}
-		votes++
-		_, age, ok := a.peers.get(m.ID, now)
-		alive := m.ID == a.cfg.Node.ID || ok && age < aliveFor
-		if alive {
+	}
+	for _, m := range a.answering(ctx, list) {
+		if m.Votes() {
 			up++
 		}
-		if alive && m.Role == paxos.Voter {
+		if m.Role == paxos.Voter {
 			data++
 		}
 	}
