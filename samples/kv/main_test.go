@@ -61,7 +61,7 @@ func (s *shop) do(method, addr, path, body string) (code int, answer string) {
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		code, answer = resp.StatusCode, string(b)
-		return err == nil && code != http.StatusServiceUnavailable && code != http.StatusTemporaryRedirect
+		return err == nil && code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout && code != http.StatusTemporaryRedirect
 	})
 	return code, answer
 }

@@ -27,8 +27,9 @@ const (
 //	GET /KEY?stale the same from this node's own state, which may be behind
 //	GET /          status as JSON
 //
-// What only the leader can do is sent on to it with 307. 503 says that the outcome
-// of a change is unknown or that nobody leads: look before trying again.
+// What only the leader can do is sent on to it with 307. 503 says that nothing was
+// done, because nobody leads or too much is under way: try again. 504 says that the
+// outcome of a change is unknown: look before trying again.
 type server struct {
 	node  *node.Node
 	store *store
@@ -109,7 +110,11 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		http.Redirect(w, r, "http://"+addr+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		return
 	}
-	http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	code := http.StatusServiceUnavailable
+	if errors.Is(err, node.ErrUnknown) {
+		code = http.StatusGatewayTimeout
+	}
+	http.Error(w, err.Error(), code)
 }
 
 func (s *server) status(ctx context.Context, w http.ResponseWriter) {

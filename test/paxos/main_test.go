@@ -1,0 +1,183 @@
+// Package paxos tests the consensus library as its users run it: clusters of
+// three and five processes of the sample kv in network namespaces, killed, paused and
+// cut off under load, and the histories of their clients judged for linearizability.
+package paxos
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// program is the sample under test, built once.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "phxkvbin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "kv")
+	build := exec.Command("go", "build", "-o", program, "github.com/phxsql/phxsql/samples/kv")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build kv:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// fault breaks a cluster, whose leader is given, and mends it.
+type fault struct {
+	name   string
+	hurt   func(c *cluster, lead *process)
+	mend   func(c *cluster, lead *process)
+	hold   time.Duration // between them, at least
+	outage bool          // nothing is acknowledged until the mend
+}
+
+// longerThanALease is how long a leader must be away to be deposed.
+const longerThanALease = 1500 * time.Millisecond
+
+var (
+	killLeader = fault{
+		name: "kill the leader",
+		hurt: func(_ *cluster, lead *process) { lead.kill() },
+		mend: func(_ *cluster, lead *process) { lead.start() },
+	}
+	killFollower = fault{
+		name: "kill a follower",
+		hurt: func(c *cluster, lead *process) { c.other(lead, 1).kill() },
+		mend: func(c *cluster, lead *process) { c.other(lead, 1).start() },
+	}
+	killAll = fault{
+		name: "kill all", outage: true,
+		hurt: func(c *cluster, _ *process) {
+			for _, p := range c.nodes {
+				p.kill()
+			}
+		},
+		mend: func(c *cluster, _ *process) {
+			for _, p := range c.nodes {
+				p.start()
+			}
+		},
+	}
+	pauseLeader = fault{
+		name: "pause the leader", hold: longerThanALease,
+		hurt: func(_ *cluster, lead *process) { lead.signal(syscall.SIGSTOP) },
+		mend: func(_ *cluster, lead *process) { lead.signal(syscall.SIGCONT) },
+	}
+	// Around the end of the lease answers are on their way.
+	pauseLeaderForALease = fault{
+		name: "pause the leader for about a lease", outage: true, hold: 900 * time.Millisecond,
+		hurt: func(_ *cluster, lead *process) { lead.signal(syscall.SIGSTOP) },
+		mend: func(_ *cluster, lead *process) { lead.signal(syscall.SIGCONT) },
+	}
+	isolateLeader = fault{
+		name: "cut the leader off from its peers, not from its clients", hold: longerThanALease,
+		hurt: func(_ *cluster, lead *process) { lead.link(false) },
+		mend: func(_ *cluster, lead *process) { lead.link(true) },
+	}
+	killAndIsolate = fault{
+		name: "kill the leader and cut a follower off", hold: longerThanALease,
+		hurt: func(c *cluster, lead *process) { lead.kill(); c.other(lead, 2).link(false) },
+		mend: func(c *cluster, lead *process) { c.other(lead, 2).link(true); lead.start() },
+	}
+	isolateTwo = fault{
+		name: "cut the leader and a follower off", hold: longerThanALease,
+		hurt: func(c *cluster, lead *process) { lead.link(false); c.other(lead, 1).link(false) },
+		mend: func(c *cluster, lead *process) { lead.link(true); c.other(lead, 1).link(true) },
+	}
+	pauseAndKill = fault{
+		name: "pause the leader and kill a follower", hold: longerThanALease,
+		hurt: func(c *cluster, lead *process) { lead.signal(syscall.SIGSTOP); c.other(lead, 3).kill() },
+		mend: func(c *cluster, lead *process) { c.other(lead, 3).start(); lead.signal(syscall.SIGCONT) },
+	}
+)
+
+func TestHistoriesOfThreeProcessesAreLinearizable(t *testing.T) {
+	judged(t, 3, killLeader, isolateLeader, pauseLeader, pauseLeaderForALease, killFollower, isolateLeader, killAll)
+}
+
+func TestHistoriesOfFiveProcessesAreLinearizable(t *testing.T) {
+	judged(t, 5, killAndIsolate, isolateTwo, pauseAndKill, isolateLeader)
+}
+
+// TestStaleReadsAreFound: reads that ask nobody whether they are fresh must be seen
+// by the judge, or the judgements above say nothing.
+func TestStaleReadsAreFound(t *testing.T) {
+	long := isolateLeader
+	long.hold *= 2
+	c, l := broken(t, 3, "?stale", long)
+	if result := porcupine.CheckOperationsTimeout(model, l.ops, time.Minute); result != porcupine.Illegal {
+		t.Fatalf("%d operations with stale reads are judged %v, want %v; the nodes' files are in %s", len(l.ops), result, porcupine.Illegal, c.dir)
+	}
+}
+
+func judged(t *testing.T, nodes int, faults ...fault) {
+	c, l := broken(t, nodes, "", faults...)
+	c.judge(l)
+}
+
+// broken breaks a cluster in these ways, one after the other, under load.
+func broken(t *testing.T, nodes int, query string, faults ...fault) (*cluster, *load) {
+	c := newCluster(t, nodes)
+	c.leader()
+	l := startLoad(c, query)
+	c.acked(l, "in the beginning")
+	for _, f := range faults {
+		lead := c.leader()
+		f.hurt(c, lead)
+		hold := time.After(f.hold)
+		begun := time.Now()
+		if !f.outage {
+			c.acked(l, f.name)
+			t.Logf("%s: served after %v", f.name, time.Since(begun).Round(time.Millisecond))
+		}
+		<-hold
+		f.mend(c, lead)
+		c.acked(l, f.name+", mended")
+		c.whole()
+	}
+	l.stop()
+	return c, l
+}
+
+// acked waits for a change that begins now and is acknowledged.
+func (c *cluster) acked(l *load, when string) {
+	c.t.Helper()
+	since := l.now()
+	c.until("change acknowledged: "+when, func() error {
+		if !l.ackedSince(since) {
+			return fmt.Errorf("none since %v", time.Duration(since))
+		}
+		return nil
+	})
+}
+
+func (c *cluster) judge(l *load) {
+	c.t.Helper()
+	begun, lasted := time.Now(), time.Duration(l.now())
+	result, info := porcupine.CheckOperationsVerbose(model, l.ops, time.Minute)
+	c.t.Logf("%d operations, %d of unknown outcome, in %v; judged in %v: %v",
+		len(l.ops), l.unknown, lasted.Round(time.Second), time.Since(begun).Round(time.Millisecond), result)
+	if result == porcupine.Ok {
+		return
+	}
+	picture := filepath.Join(c.dir, "history.html")
+	if err := porcupine.VisualizePath(model, info, picture); err != nil {
+		c.t.Error(err)
+	}
+	c.t.Fatalf("the history is not known to be linearizable (%v), see %s", result, picture)
+}
