@@ -30,9 +30,7 @@ var ErrClosed = errors.New("host is closed")
 
 // Log is the part of a wal.Log that a host uses.
 type Log interface {
-	replica.Log
-	TrimBelow(group wal.Group, index uint64)
-	Sync() (wal.LSN, error)
+	replica.SyncedLog
 	Durable() wal.LSN
 }
 

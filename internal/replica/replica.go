@@ -23,12 +23,18 @@ var ErrTermLost = errors.New("leadership was lost before the value was known to 
 // ErrOldSnapshot refuses a snapshot of what the member has already.
 var ErrOldSnapshot = errors.New("the member's log is not behind this snapshot")
 
-// Log is the part of a wal.Log that a replica uses.
-type Log interface {
-	Append(recs ...wal.Record) (wal.LSN, error)
+// Reader is what Recover needs of a log.
+type Reader interface {
 	Read(group wal.Group, index uint64) ([]byte, error)
 	State(group wal.Group, key uint8) ([]byte, bool)
 	Bounds(group wal.Group) (first, last uint64)
+}
+
+// Log is the part of a wal.Log that a replica uses.
+type Log interface {
+	Reader
+	Append(recs ...wal.Record) (wal.LSN, error)
+	TrimBelow(group wal.Group, index uint64)
 }
 
 // maxRecordHead is the most bytes of a record besides its data.
@@ -36,9 +42,10 @@ const maxRecordHead = 64
 
 // Keys of a group's states in the log.
 const (
-	stateBallot  = 1 // promised ballot: round u64, node u64
-	stateChosen  = 2 // chosen through: u64
-	stateMembers = 3 // newest valid membership: instance at which it was chosen u64, paxos.Members as JSON
+	stateBallot   = 1 // promised ballot: round u64, node u64
+	stateChosen   = 2 // chosen through: u64
+	stateMembers  = 3 // newest valid membership: instance at which it was chosen u64, paxos.Members as JSON
+	stateSnapshot = 4 // newest snapshot installed: what it stands for ends here u64, paxos.Members valid behind it as JSON
 )
 
 // Done is called once for a proposed value: with the instance at which it was
@@ -112,120 +119,14 @@ func Bootstrap(log Log, group wal.Group, self paxos.NodeID, ms paxos.Members) er
 	return nil
 }
 
-// Trimmer is what Install needs of a log besides Log.
-type Trimmer interface {
-	Log
-	TrimBelow(group wal.Group, index uint64)
-	Sync() (wal.LSN, error)
-}
-
-// Install makes the log of a group begin behind an instance whose effect the
-// application has got as a snapshot, under the membership that was valid there, and
-// syncs it. What was accepted below is given up: it is chosen, and in the snapshot.
-// The promise stays. It is for a group that does not run; Replica.Install is for one
-// that does.
-func Install(log Trimmer, group wal.Group, through paxos.Instance, ms paxos.Members) error {
-	if err := ms.Check(); err != nil {
-		return fmt.Errorf("install snapshot through %d: %w", through, err)
-	}
-	if b, ok := log.State(group, stateChosen); ok && paxos.Instance(binary.LittleEndian.Uint64(b)) >= through {
-		return fmt.Errorf("install snapshot through %d: %w", through, ErrOldSnapshot)
-	}
-	mark := binary.LittleEndian.AppendUint64(nil, uint64(through))
-	recs := []wal.Record{
-		{Group: group, Kind: wal.KindState, Key: stateMembers, Head: mark, Payload: ms.Encode()},
-		{Group: group, Kind: wal.KindState, Key: stateChosen, Head: mark},
-	}
-	if _, err := log.Append(recs...); err != nil {
-		return fmt.Errorf("install snapshot through %d: %w", through, err)
-	}
-	log.TrimBelow(group, uint64(through)+1)
-	if _, err := log.Sync(); err != nil {
-		return fmt.Errorf("install snapshot through %d: %w", through, err)
-	}
-	return nil
-}
-
-// Install is the function Install for a member that runs: it ends this replica and
-// returns the one that takes its place, and the answers to those who still wait
-// here. A member that leads, or knows as much, refuses with ErrOldSnapshot and goes
-// on. After any other error the log must be opened anew.
-func (r *Replica) Install(log Trimmer, cfg paxos.Config, through paxos.Instance, ms paxos.Members, now paxos.Time) (*Replica, []Told, error) {
-	if chosen := r.core.Chosen(); chosen >= through || r.core.Leadership().Leader == r.self {
-		return nil, nil, fmt.Errorf("install snapshot through %d, chosen is %d: %w", through, chosen, ErrOldSnapshot)
-	}
-	if err := Install(log, r.group, through, ms); err != nil {
-		return nil, nil, err
-	}
-	next, err := Open(log, r.group, cfg, now)
-	if err != nil {
-		return nil, nil, err
-	}
-	return next, r.Abandon(), nil
-}
-
 // Open starts a member from what the log remembers of the group.
 func Open(log Log, group wal.Group, cfg paxos.Config, now paxos.Time) (*Replica, error) {
 	st, err := Recover(log, group)
 	if err != nil {
 		return nil, err
 	}
+	forget(log, group)
 	return &Replica{group: group, self: cfg.Self, log: log, core: paxos.New(cfg, st, now)}, nil
-}
-
-// Recover reads the state of a group from its log.
-func Recover(log Log, group wal.Group) (paxos.State, error) {
-	var st paxos.State
-	if b, ok := log.State(group, stateBallot); ok {
-		if len(b) != 16 {
-			return st, fmt.Errorf("recover group %d: promise of %d bytes", group, len(b))
-		}
-		st.Promised = paxos.Ballot{Round: binary.LittleEndian.Uint64(b), Node: paxos.NodeID(binary.LittleEndian.Uint64(b[8:]))}
-	}
-	if b, ok := log.State(group, stateChosen); ok {
-		if len(b) != 8 {
-			return st, fmt.Errorf("recover group %d: chosen mark of %d bytes", group, len(b))
-		}
-		st.Chosen = paxos.Instance(binary.LittleEndian.Uint64(b))
-	}
-	if b, ok := log.State(group, stateMembers); ok {
-		if len(b) < 8 {
-			return st, fmt.Errorf("recover group %d: membership of %d bytes", group, len(b))
-		}
-		ms, err := paxos.DecodeMembers(b[8:])
-		if err != nil {
-			return st, fmt.Errorf("recover group %d: %w", group, err)
-		}
-		st.Members = ms
-		st.Chosen = max(st.Chosen, paxos.Instance(binary.LittleEndian.Uint64(b)))
-	}
-	first, last := log.Bounds(group)
-	if first > 0 {
-		st.Chosen = max(st.Chosen, paxos.Instance(first-1)) // only what is chosen is ever trimmed
-	}
-	for i := uint64(st.Chosen) + 1; i <= last; i++ {
-		e, err := readEntry(log, group, paxos.Instance(i))
-		if errors.Is(err, wal.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return st, fmt.Errorf("recover group %d: %w", group, err)
-		}
-		st.Entries = append(st.Entries, e)
-	}
-	return st, nil
-}
-
-func readEntry(log Log, group wal.Group, i paxos.Instance) (paxos.Entry, error) {
-	b, err := log.Read(group, uint64(i))
-	if err != nil {
-		return paxos.Entry{}, fmt.Errorf("read instance %d: %w", i, err)
-	}
-	e, err := paxos.DecodeEntry(b)
-	if err != nil {
-		return paxos.Entry{}, fmt.Errorf("read instance %d: %w", i, err)
-	}
-	return e, nil
 }
 
 // Core gives read access to the protocol's state.
@@ -419,6 +320,6 @@ func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 func (r *Replica) Read(i paxos.Instance) (paxos.Entry, error) { return readEntry(r.log, r.group, i) }
 
 // ReadEntry reads an entry of a group from its log; tools that print logs use it.
-func ReadEntry(log Log, group wal.Group, i paxos.Instance) (paxos.Entry, error) {
+func ReadEntry(log Reader, group wal.Group, i paxos.Instance) (paxos.Entry, error) {
 	return readEntry(log, group, i)
 }

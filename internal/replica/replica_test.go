@@ -184,3 +184,94 @@ func TestBootstrapRefusesALogThatIsNotEmpty(t *testing.T) {
 		t.Fatal("a bootstrap without voters succeeds")
 	}
 }
+
+func three() paxos.Members {
+	ms := paxos.Members{Cluster: "c"}
+	for id := range paxos.NodeID(3) {
+		ms.List = append(ms.List, paxos.Member{ID: id + 1, Role: paxos.Voter})
+	}
+	return ms
+}
+
+// TestAnOldSnapshotIsRefused: what counts is what the member knows, not what it has
+// noted on its disk.
+func TestAnOldSnapshotIsRefused(t *testing.T) {
+	l := openLog(t, vfs.NewMem())
+	r := open(t, l)
+	now := paxos.Time(2 * time.Second)
+	m := paxos.Message{Kind: paxos.MsgLearn, From: 2, To: 1, First: 1, Chosen: 5}
+	m.Entries = append(m.Entries, paxos.Entry{Instance: 1, Kind: paxos.Membership, Data: three().Encode()})
+	for i := paxos.Instance(2); i <= 5; i++ {
+		m.Entries = append(m.Entries, paxos.Entry{Instance: i, Kind: paxos.Noop})
+	}
+	r.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &m})
+	if c := r.Core().Chosen(); c != 5 {
+		t.Fatalf("chosen %d", c)
+	}
+	for through := paxos.Instance(1); through <= 5; through++ {
+		if _, _, err := r.Install(l, paxos.Config{}, through, three(), now); !errors.Is(err, ErrOldSnapshot) {
+			t.Fatalf("a snapshot through %d is taken: %v", through, err)
+		}
+	}
+}
+
+// TestASnapshotIsInstalledAsAWhole: the power goes during the sync, at any place of
+// the log's segments. The member has the snapshot, and nothing of the log below, or
+// it has neither.
+func TestASnapshotIsInstalledAsAWhole(t *testing.T) {
+	with, without := 0, 0
+	for pad := 0; pad < 1200; pad += 16 {
+		for fuse := range 6 {
+			mem := installAndCrash(t, pad, fuse)
+			l := openLog(t, mem)
+			r := open(t, l)
+			first, _ := l.Bounds(0)
+			switch c := r.Core().Chosen(); {
+			case c == 0 && first == 1:
+				without++
+			case c == 20 && first == 21:
+				with++
+			default:
+				t.Fatalf("pad %d, fuse %d: chosen %d, the log begins at %d", pad, fuse, c, first)
+			}
+		}
+	}
+	if with == 0 || without == 0 {
+		t.Errorf("the power never went in between: %d with the snapshot, %d without", with, without)
+	}
+}
+
+// installAndCrash returns what is left when the disk stops after some operations of
+// an installation. The pad moves the place in the segment.
+func installAndCrash(t *testing.T, pad, fuse int) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	lit := false
+	l := openLog(t, &vfs.Faulty{FS: mem, Inject: func(op vfs.Op) vfs.Fault {
+		if !lit || fuse > 0 || op.Kind == vfs.OpRead {
+			if lit && op.Kind != vfs.OpRead {
+				fuse--
+			}
+			return vfs.Fault{}
+		}
+		return vfs.Fault{Err: errors.New("power cut")}
+	}})
+	for i := uint64(1); i <= 8; i++ { // accepted, not chosen
+		e := paxos.Entry{Instance: paxos.Instance(i), Kind: paxos.Normal, Data: make([]byte, 750)}
+		if _, err := l.Append(wal.Record{Kind: wal.KindEntry, Index: i, Payload: paxos.AppendEntry(nil, e)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Append(wal.Record{Kind: wal.KindState, Key: 9, Payload: make([]byte, pad)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	lit = true
+	if err := Install(l, 0, 20, three()); err == nil {
+		fuse = 0
+	}
+	mem.Kill()
+	return mem
+}

@@ -6,7 +6,8 @@
 // here is the world around it: time, clocks that run at different rates, a network
 // that loses, doubles, delays, reorders and parts, disks that take time to sync,
 // nodes that pause, crash and come back, an operator who moves leadership and
-// changes the membership. All of it is drawn from one seed, so a schedule that
+// changes the membership, applications that forget the log and copy a snapshot from
+// each other when they lack what all have forgotten. All of it is drawn from one seed, so a schedule that
 // goes wrong goes wrong again.
 //
 // The judges (judge.go, ledger.go) are apart from what drives: they see only what
@@ -15,16 +16,28 @@
 //
 //   - one value per instance for ever, on all nodes, through all crashes, and only
 //     values that somebody proposed;
+//
 //   - what is declared chosen is on the disks of a majority of the members that
 //     decide on it;
+//
 //   - what a proposer is told is what was chosen, at that instance;
+//
 //   - each node's chosen values come in order, and after a restart no earlier than
 //     what was on its disk;
+//
 //   - a promise or an acceptance that is sent is on disk, and a promise on disk
 //     never shrinks;
+//
 //   - one holder of a lease at a time, each by its own clock;
+//
 //   - after all is healed, there is a leader, and what is proposed then is chosen
 //     and known everywhere, and the logs are equal.
 //
-// It is not a simulation of internal/host: the loop of a node here is its twin.
+//   - the log of a node begins no later than where the snapshot of its application ends.
+//
+// Besides the seeds there are scripts (scenarios.go): the way to one harm each.
+//
+// It is not a simulation of internal/host: the loop of a node here is its twin, with
+// turns that take no more than their portion, and a lane for renewals of leases that
+// overtake entries in the inbox and on the wire.
 package sim

@@ -157,6 +157,18 @@ func (j *judge) restarted(n *node, r *replica.Replica) {
 		j.w.fail("invented", "node %d knows after its restart that instance %d is chosen; nobody knew", n.id, n.declared)
 	}
 	j.membersFit(n, r.Core().Members(), "after its restart")
+	if first, _ := n.disk.Bounds(0); paxos.Instance(first) > n.app.through+1 && first > 1 {
+		j.w.fail("log-gap", "the log of node %d begins at instance %d; its application has the effect of %d instances", n.id, first, n.app.through)
+	}
+}
+
+// membersAfter is the index of the membership that is valid behind an instance.
+func (j *judge) membersAfter(i paxos.Instance) int {
+	k := j.decisions[i].members
+	if j.decisions[i].kind == paxos.Membership {
+		k++
+	}
+	return k
 }
 
 // membersFit checks that a node's membership is that of what it knows to be chosen.
@@ -164,10 +176,7 @@ func (j *judge) membersFit(n *node, ms paxos.Members, when string) {
 	if n.declared == 0 {
 		return // blank, or the bootstrap's, before it is chosen
 	}
-	want := j.decisions[n.declared].members
-	if j.decisions[n.declared].kind == paxos.Membership {
-		want++
-	}
+	want := j.membersAfter(n.declared)
 	if !bytes.Equal(ms.Encode(), j.members[want].Encode()) {
 		j.w.fail("members", "node %d has %s at instance %d the members %s, want %s", n.id, when, n.declared, ms.Encode(), j.members[want].Encode())
 	}

@@ -12,9 +12,10 @@ import (
 
 // The keys that package replica uses for its states in the log.
 const (
-	keyPromise = 1
-	keyChosen  = 2
-	keyMembers = 3
+	keyPromise  = 1
+	keyChosen   = 2
+	keyMembers  = 3
+	keySnapshot = 4
 )
 
 // copyOf is what a log holds at an instance: a value, and the oldest record from
@@ -41,9 +42,10 @@ type ledger struct {
 	promise paxos.Ballot
 	chosen  paxos.Instance // the newest marks that are durable
 	written paxos.Ballot   // newest promise written in this life
+	base    paxos.Instance // trimmed through here, perhaps behind a snapshot
 }
 
-var _ replica.Log = (*ledger)(nil)
+var _ replica.SyncedLog = (*ledger)(nil)
 
 func (l *ledger) Append(recs ...wal.Record) (wal.LSN, error) {
 	last, err := l.log.Append(recs...)
@@ -67,6 +69,10 @@ func (l *ledger) Append(recs ...wal.Record) (wal.LSN, error) {
 			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Head))})
 		case r.Key == keyMembers:
 			l.marks = append(l.marks, mark{lsn: lsn, chosen: paxos.Instance(binary.LittleEndian.Uint64(r.Head))})
+		case r.Key == keySnapshot:
+			through := paxos.Instance(binary.LittleEndian.Uint64(r.Head))
+			l.marks = append(l.marks, mark{lsn: lsn, chosen: through})
+			l.base = max(l.base, through)
 		}
 	}
 	return last, nil
@@ -77,6 +83,13 @@ func (l *ledger) Read(group wal.Group, index uint64) ([]byte, error) { return l.
 func (l *ledger) State(group wal.Group, key uint8) ([]byte, bool) { return l.log.State(group, key) }
 
 func (l *ledger) Bounds(group wal.Group) (first, last uint64) { return l.log.Bounds(group) }
+
+func (l *ledger) TrimBelow(group wal.Group, index uint64) {
+	l.base = max(l.base, paxos.Instance(index)-1)
+	l.log.TrimBelow(group, index)
+}
+
+func (l *ledger) Sync() (wal.LSN, error) { return l.log.Sync() }
 
 func (l *ledger) entry(i paxos.Instance, lsn wal.LSN, payload []byte) {
 	for paxos.Instance(len(l.copies)) <= i {
@@ -114,8 +127,10 @@ func (l *ledger) holds(i paxos.Instance, sum uint64) bool {
 	return i < paxos.Instance(len(l.copies)) && l.copies[i].ok && l.copies[i].sum == sum && l.durable(i)
 }
 
+// durable reports whether an instance is on disk: its value, or the statement that a
+// snapshot stands for it.
 func (l *ledger) durable(i paxos.Instance) bool {
-	return i < paxos.Instance(len(l.copies)) && l.copies[i].ok && l.copies[i].lsn <= l.log.Durable()
+	return i <= l.base && i <= l.chosen || i < paxos.Instance(len(l.copies)) && l.copies[i].ok && l.copies[i].lsn <= l.log.Durable()
 }
 
 // lost notes a crash: what was not durable may be there or not.
@@ -144,6 +159,12 @@ func (l *ledger) reopened(log *wal.Log) {
 		l.take(mark{chosen: paxos.Instance(binary.LittleEndian.Uint64(b))})
 	}
 	first, last := log.Bounds(0)
+	l.base = paxos.Instance(max(first, 1) - 1)
+	if b, ok := log.State(0, keySnapshot); ok {
+		through := paxos.Instance(binary.LittleEndian.Uint64(b))
+		l.take(mark{chosen: through})
+		l.base = max(l.base, through)
+	}
 	for uint64(len(l.copies)) <= last {
 		l.copies = append(l.copies, copyOf{})
 	}

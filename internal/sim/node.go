@@ -45,6 +45,7 @@ type node struct {
 	log    *wal.Log
 	rep    *replica.Replica
 
+	urgent  []*paxos.Message // renewals of leases, which do not wait behind entries
 	inbox   []*paxos.Message
 	spare   []*paxos.Message
 	cmds    []paxos.Event
@@ -54,8 +55,15 @@ type node struct {
 	durable wal.LSN // as the node knows it
 	syncing bool
 	kicked  bool
-	fuse    int // file operations until the disk fails; -1: it does not
+	fuse    int  // file operations until the disk fails; -1: it does not
+	burnt   bool // it has failed
 	able    bool
+
+	// The application.
+	app     snapshot // on its disk
+	seeking bool     // looks for a snapshot of another node, or copies it
+	copied  snapshot
+	brought *snapshot // to be installed with the next turn
 
 	// What the node shows to others in its process.
 	lead     paxos.Leadership
@@ -77,13 +85,14 @@ func (n *node) inject(op vfs.Op) vfs.Fault {
 		n.fuse--
 		return vfs.Fault{}
 	}
+	n.burnt = true
 	return vfs.Fault{Err: errPowerCut}
 }
 
 // start opens the log and runs a replica on it.
 func (n *node) start() {
 	w := n.w
-	n.fuse = -1
+	n.fuse, n.burnt = -1, false
 	log, err := wal.Open(wal.Options{
 		FS: &vfs.Faulty{FS: n.mem, Inject: n.inject}, Dir: "/log", SegmentSize: w.p.segment, Inline: true, Rand: randReader{w.rng},
 	})
@@ -100,11 +109,13 @@ func (n *node) start() {
 			w.fail("restart", "bootstrap: %v", err)
 		}
 	}
+	n.complete()
 	rep, err := replica.Open(&n.disk, 0, w.config(n.id), n.now())
 	if err != nil {
 		w.fail("restart", "node %d cannot start: %v", n.id, err)
 	}
 	n.rep, n.up = rep, true
+	n.urgent, n.seeking, n.brought = nil, false, nil
 	n.inbox, n.cmds, n.queue, n.ticked, n.turning, n.syncing, n.kicked, n.durable = nil, nil, nil, false, false, false, false, 0
 	n.lead, n.lease = paxos.Leadership{}, 0
 	w.judge.restarted(n, rep)
@@ -146,17 +157,54 @@ func (n *node) wake() {
 	n.w.queue.push(item{at: n.w.now + moment(n.w.rng.Int64N(int64(100*time.Microsecond))), kind: itemTurn, node: n.index, life: n.life})
 }
 
+// receive puts a message where the next turns find it.
+func (n *node) receive(m *paxos.Message) {
+	if urgent(m) {
+		n.urgent = append(n.urgent, m)
+	} else {
+		n.inbox = append(n.inbox, m)
+	}
+	n.wake()
+}
+
+func urgent(m *paxos.Message) bool {
+	return m.Kind == paxos.MsgRenew || m.Kind == paxos.MsgRenewed
+}
+
+// takeInbox takes what one turn may take, and sees to a turn for the rest.
+func (n *node) takeInbox() []*paxos.Message {
+	k, bytes := 0, 0
+	for k < len(n.inbox) && (n.w.p.turn == 0 || bytes < n.w.p.turn) {
+		for i := range n.inbox[k].Entries {
+			bytes += len(n.inbox[k].Entries[i].Data)
+		}
+		k++
+	}
+	if k == len(n.inbox) {
+		msgs := n.inbox
+		n.inbox, n.spare = n.spare[:0], msgs
+		return msgs
+	}
+	msgs := append(n.spare[:0], n.inbox[:k]...)
+	n.inbox, n.spare = append(n.inbox[:0], n.inbox[k:]...), msgs
+	n.wake()
+	return msgs
+}
+
 // turn is the twin of the turn of a group in package host.
 func (n *node) turn() {
 	n.turning = false
 	if n.paused {
 		return
 	}
-	msgs, cmds, ticked := n.inbox, n.cmds, n.ticked
-	n.inbox, n.cmds, n.ticked = n.spare[:0], nil, false
-	n.spare = msgs
+	first, cmds, ticked := n.urgent, n.cmds, n.ticked
+	n.urgent, n.cmds, n.ticked = nil, nil, false
+	msgs := n.takeInbox()
 	now := n.now()
 	n.rep.Synced(now, n.durable)
+	for _, m := range first {
+		n.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: m})
+	}
 	for _, m := range msgs {
 		n.rep.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: m})
 	}
@@ -166,26 +214,28 @@ func (n *node) turn() {
 	if ticked {
 		n.rep.Step(now, paxos.Event{Kind: paxos.EventTick})
 	}
-	for {
-		more := n.propose(now)
-		out, err := n.rep.Flush(now)
-		if err != nil {
-			n.w.fail("log-error", "node %d: %v", n.id, err)
-		}
-		n.publish(&out)
-		if out.Sync {
-			n.sync()
-		}
-		for k := range out.Messages {
-			n.w.judge.sent(n, &out.Messages[k])
-			n.w.send(n, &out.Messages[k])
-		}
-		for k := range out.Told {
-			out.Told[k].Tell()
-		}
-		if !more || !n.rep.Room() {
-			return
-		}
+	if n.brought != nil && !n.install(now) {
+		return
+	}
+	more := n.propose(now)
+	out, err := n.rep.Flush(now)
+	if err != nil {
+		n.w.fail("log-error", "node %d: %v", n.id, err)
+	}
+	n.publish(&out)
+	if out.Sync {
+		n.sync()
+	}
+	for k := range out.Messages {
+		n.w.judge.sent(n, &out.Messages[k])
+		n.w.send(n, &out.Messages[k])
+	}
+	for k := range out.Told {
+		out.Told[k].Tell()
+	}
+	n.seek()
+	if more && n.rep.Room() {
+		n.wake()
 	}
 }
 

@@ -28,6 +28,8 @@ type profile struct {
 
 	inflight, message, keep int64
 	segment                 int64
+	turn                    int  // bytes of entries that a turn takes; 0: no limit
+	forget                  bool // nodes trim what others may lack
 	codec                   bool // messages are encoded and decoded on their way
 	length                  time.Duration
 	every                   time.Duration // mean time between troubles
@@ -44,7 +46,12 @@ func between(rng *rand.Rand, a, b time.Duration) time.Duration {
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
 // Reshuffle says which seeds change the membership all the time: its multiples.
-const Reshuffle = 6
+// Those of Forget, other than that, are about snapshots: nodes are away for long and
+// the others forget the log.
+const (
+	Reshuffle = 6
+	Forget    = 5
+)
 
 // draw makes a profile. Most have some trouble of each kind; some have one kind
 // only, and much of it.
@@ -77,11 +84,31 @@ func draw(seed uint64, rng *rand.Rand) profile {
 	if p.spares > 0 {
 		p.weights[troubleMembers] += 4
 	}
+	p.turn = oneOf(rng, 0, 100, 1000)
+	if p.forget = rng.IntN(3) == 0; p.forget {
+		p.weights[troubleTrim] += 6
+	}
 	p.weights[troubleHealNet] += 2
-	if seed%Reshuffle == 0 {
+	switch {
+	case seed%Reshuffle == 0:
 		p.makeReshuffle(rng)
+	case seed%Forget == 0:
+		p.makeForget(rng)
 	}
 	return p
+}
+
+// makeForget makes a schedule in which all nodes forget their logs as soon as they
+// can, so that who was away needs a snapshot.
+func (p *profile) makeForget(rng *rand.Rand) {
+	p.forget = true
+	p.loss, p.keep = oneOf(rng, 0, 0.01), oneOf[int64](rng, 0, 500)
+	p.weights = [troubles]int{
+		troubleTrim: 20, troubleCrash: 6, troublePartition: 4, troubleHealNet: 6, troubleMembers: 4, troubleTransfer: 2,
+		troubleRestart: 3, troubleCrashLeader: 2, troubleIsolateLeader: 3, troublePause: 3, troubleDuel: 1,
+	}
+	p.every = oneOf(rng, 40*time.Millisecond, 80*time.Millisecond)
+	p.length = between(rng, 3*time.Second, 8*time.Second)
 }
 
 // makeReshuffle makes a schedule of changing members, and of leaders that are cut

@@ -19,6 +19,8 @@ const (
 	itemHeal
 	itemJudge
 	itemAmbush
+	itemSeek
+	itemCopied
 )
 
 // item is something that will happen.

@@ -320,6 +320,10 @@ func (w *world) trim(n *node) {
 	if !n.up {
 		return
 	}
+	if w.p.forget {
+		w.trimOwn(n)
+		return
+	}
 	low := n.rep.Core().Chosen()
 	for _, o := range w.nodes {
 		if o == n {
@@ -335,7 +339,8 @@ func (w *world) trim(n *node) {
 		if w.rng.IntN(2) == 0 {
 			keep = 0
 		}
-		n.log.TrimBelow(0, uint64(low)+1-uint64(keep))
+		n.app = w.judge.snapshotAt(low)
+		n.disk.TrimBelow(0, uint64(low)+1-uint64(keep))
 		if w.rng.IntN(2) == 0 {
 			n.sync()
 		}

@@ -36,6 +36,8 @@ type Stats struct {
 	Terms     int // leaderships
 	Crashes   int
 	Members   int // memberships decided
+	Snapshots int // installed
+	Refused   int // snapshots that were too old
 }
 
 // Add adds the counts of another run.
@@ -47,6 +49,8 @@ func (s *Stats) Add(o Stats) {
 	s.Terms += o.Terms
 	s.Crashes += o.Crashes
 	s.Members += o.Members
+	s.Snapshots += o.Snapshots
+	s.Refused += o.Refused
 }
 
 // maxSteps ends a schedule that makes steps without end.
@@ -63,8 +67,8 @@ type world struct {
 	queue queue
 	nodes []*node
 	judge *judge
-	cut   [8][8]bool   // from, to
-	last  [8][8]moment // when the newest message of a link in order arrives
+	cut   [8][8]bool      // from, to
+	last  [2][8][8]moment // when the newest message of a link in order arrives; urgent ones overtake
 	calm  bool
 	truce moment // no trouble before
 
@@ -261,8 +265,7 @@ func (w *world) step(it *item) {
 	n := w.nodes[it.node]
 	if it.kind == itemMessage {
 		if n.up {
-			n.inbox = append(n.inbox, it.msg)
-			n.wake()
+			n.receive(it.msg)
 		}
 		return
 	}
@@ -276,6 +279,10 @@ func (w *world) step(it *item) {
 		n.wake()
 	case itemTurn:
 		n.turn()
+	case itemSeek:
+		w.copyFrom(n)
+	case itemCopied:
+		w.bring(n)
 	case itemSynced:
 		n.synced(wal.LSN(it.arg))
 	case itemResume:
@@ -316,8 +323,12 @@ func (w *world) deliver(from, to *node, m *paxos.Message, late bool) {
 	}
 	at := w.now + moment(d)
 	if (w.p.ordered || w.calm) && !late {
-		at = max(at, w.last[from.index][to.index]+1)
-		w.last[from.index][to.index] = at
+		lane := 0
+		if urgent(m) {
+			lane = 1
+		}
+		at = max(at, w.last[lane][from.index][to.index]+1)
+		w.last[lane][from.index][to.index] = at
 	}
 	c := new(paxos.Message)
 	if *c = *m; w.p.codec {

@@ -1,11 +1,14 @@
 package mutants
 
+import "github.com/phxsql/phxsql/internal/sim"
+
 const (
 	acceptor = "paxos/acceptor.go"
 	core     = "paxos/core.go"
 	leader   = "paxos/leader.go"
 	members  = "paxos/members.go"
 	proposer = "paxos/proposer.go"
+	recovery = "internal/replica/recover.go"
 	replica  = "internal/replica/replica.go"
 )
 
@@ -14,7 +17,7 @@ const (
 var All = []Mutant{
 	{Name: "answer-before-sync", Classic: true, Why: "promises and acceptances are sent before they are on disk", File: replica,
 		Old: `r.owed = append(r.owed, promise{r.appended, eff.Vows})`, New: `r.owed = append(r.owed, promise{0, eff.Vows})`},
-	{Name: "promise-forgotten", Classic: true, Why: "a restarted acceptor has forgotten its promise", File: replica,
+	{Name: "promise-forgotten", Classic: true, Why: "a restarted acceptor has forgotten its promise", File: recovery,
 		Old: `st.Promised = paxos.Ballot{Round: binary.LittleEndian.Uint64(b), Node: paxos.NodeID(binary.LittleEndian.Uint64(b[8:]))}`, New: `st.Promised = paxos.Ballot{}`},
 	{Name: "commit-by-index", Classic: true, Why: "an accepted value below the commit index counts, whatever its ballot", File: acceptor,
 		Old: "\tif c.durableAt == c.ballot {\n\t\tc.learnChosen(min(c.heard, c.durable))\n\t}", New: "\tc.learnChosen(min(c.heard, c.win.last()))"},
@@ -35,14 +38,48 @@ var All = []Mutant{
 		Old: "\tc.abandonAttempt()\n\tif c.phase == leading {\n\t\tc.lead.setPeers", New: "\tif c.phase == leading {\n\t\tc.lead.setPeers"},
 	{Name: "handover-of-unwon-ballot", Story: "transfer_while_raising", Why: "a transfer renounces a ballot that is not on disk", File: proposer,
 		Old: "\tb := c.ballot\n", New: "\tb := c.promised\n"},
-	{Name: "members-apart-from-chosen", Reshuffle: true, Why: "after a crash a membership is valid before its instance is known to be chosen", File: replica,
-		Old: "\t\tst.Chosen = max(st.Chosen, paxos.Instance(binary.LittleEndian.Uint64(b)))\n", New: ""},
+	{Name: "members-apart-from-chosen", Every: sim.Reshuffle, Why: "after a crash a membership is valid before its instance is known to be chosen", File: recovery,
+		Old: "\t\tst.Chosen = max(st.Chosen, at)\n", New: ""},
 	{Name: "removed-not-told", Story: "removed", Why: "a member that was removed is refused and not told why", File: acceptor,
 		Old: `r == RejectBehind || r != RejectNone && !ok {`, New: `r == RejectBehind && (ok || !ok) {`},
 	{Name: "learned-not-vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
 		Old: ` || c.vowed < c.held {`, New: ` {`},
-	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: replica,
+	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: recovery,
 		Old: `	if first > 0 {`, New: `	if first == 0 {`},
+
+	{Name: "install-forgets-promise", Every: sim.Forget, Why: "a snapshot takes the promise along with the log", File: recovery,
+		Old: `log.Append(wal.Record{Group: group, Kind: wal.KindState, Key: stateSnapshot,`,
+		New: `log.Append(wal.Record{Group: group, Kind: wal.KindState, Key: stateBallot, Head: make([]byte, 16)}, wal.Record{Group: group, Kind: wal.KindState, Key: stateSnapshot,`},
+	{Name: "install-before-sync", Every: sim.Forget, Why: "a member goes on from a snapshot that is not on disk yet", File: recovery,
+		Old: `if _, err := log.Sync(); err != nil {`, New: `if err := error(nil); err != nil {`},
+	{Name: "install-keeps-members", Every: sim.Forget, Why: "behind a snapshot the members are those from before", File: recovery,
+		Old: `if at > newest {`, New: `if at > newest && key == stateMembers {`},
+	{Name: "install-keeps-log", Every: sim.Forget, Why: "what a snapshot stands for stays in the log, with holes", File: replica,
+		Old: "\tforget(log, group)\n", New: ""},
+	{Name: "install-torn", Test: "TestASnapshotIsInstalledAsAWhole", Why: "a crash may come between the record of a snapshot and the trim of the log", File: recovery,
+		Old: `	if _, err := log.Sync(); err != nil {
+		return fmt.Errorf("install snapshot through %d: %w", through, err)
+	}
+	return nil
+}
+
+// forget gives up what lies in the log below a snapshot. It need not be chosen.
+func forget(log Log, group wal.Group) {
+	if b, ok := log.State(group, stateSnapshot); ok {`,
+		New: `	log.TrimBelow(group, uint64(through)+1)
+	if _, err := log.Sync(); err != nil {
+		return fmt.Errorf("install snapshot through %d: %w", through, err)
+	}
+	return nil
+}
+
+// forget gives up what lies in the log below a snapshot. It need not be chosen.
+func forget(log Log, group wal.Group) {
+	if b, ok := log.State(group, stateSnapshot); ok && b == nil {`},
+	{Name: "old-snapshot", Test: "TestAnOldSnapshotIsRefused", Why: "a member that has learned more meanwhile goes back to a snapshot", File: recovery,
+		Old: `chosen >= through || r.core.`, New: `r.core.`},
+	{Name: "trimmed-not-told", Every: sim.Forget, Why: "who asks for what is trimmed gets no answer", File: replica,
+		Old: `paxos.Instance(first) > f.First {`, New: `paxos.Instance(first) > f.First && f.To == 0 {`},
 
 	{Name: "lowest-ballot", Why: "phase 1 adopts the value of the lowest ballot", File: proposer,
 		Old: `case c.try.found[k].Ballot.Less(e.Ballot):`, New: `case e.Ballot.Less(c.try.found[k].Ballot):`},
@@ -64,7 +101,7 @@ var All = []Mutant{
 		Old: `if c.outvoted() {`, New: `if c.outvoted() && c.cfg.Self == 0 {`},
 	{Name: "told-across-terms", Why: "proposers of a lost term are told what was chosen at their instances", File: replica,
 		Old: "\tr.term = t\n\tr.lose()\n", New: "\tr.term = t\n"},
-	{Name: "pipeline-over-barrier", Reshuffle: true, Why: "values are proposed behind a membership that is not chosen yet", File: leader,
+	{Name: "pipeline-over-barrier", Every: sim.Reshuffle, Why: "values are proposed behind a membership that is not chosen yet", File: leader,
 		Old: ` && c.lead.barrier == 0 && c.lead.wanted == nil &&`, New: ` &&`},
 	{Name: "teaches-unchosen", Why: "accepted entries are taught as chosen", File: acceptor,
 		Old: `c.win.from(first, c.chosen, c.cfg.MaxMessage)`, New: `c.win.from(first, c.win.last(), c.cfg.MaxMessage)`},

@@ -16,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/phxsql/phxsql/internal/sim"
 )
 
 // Mutant is one planted fault.
@@ -30,8 +28,9 @@ type Mutant struct {
 	// Classic marks the faults that every run of the tests must find. Their texts
 	// are whole statements, so that they can share a program (see Together).
 	Classic bool
-	// Reshuffle hunts with schedules that change the membership all the time.
-	Reshuffle bool
+	// Every hunts with the multiples of sim.Reshuffle or sim.Forget, whose schedules
+	// have what the fault needs; 0 takes all seeds.
+	Every uint64
 	// Scenario names the script of package sim that ends in the harm that the fault
 	// does.
 	Scenario string
@@ -142,11 +141,8 @@ var failLine = regexp.MustCompile(`FAIL rule=(\S+) seed=(\d+) after=(\S+)`)
 
 // Hunt runs a program that has the mutant inside: its scenario, or seeds.
 func (m Mutant) Hunt(ctx context.Context, program string, seed uint64, limit time.Duration) (Result, error) {
-	step := uint64(1)
-	if m.Reshuffle {
-		step = sim.Reshuffle
-		seed *= step
-	}
+	step := max(1, m.Every)
+	seed *= step
 	args := []string{"-quiet", "-seed", strconv.FormatUint(seed, 10), "-step", strconv.FormatUint(step, 10), "-for", limit.String()}
 	if m.Scenario != "" {
 		args = []string{"-quiet", "-blind", "-scenario", m.Scenario}
