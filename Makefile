@@ -54,6 +54,10 @@ race: ## unit tests with the race detector
 sim: ## fresh seeds of the simulator for SIM_TIME; a failure prints the command that repeats it
 	$(GO) run ./internal/sim/cmd/phxsim -for $(SIM_TIME)
 
+.PHONY: mutants
+mutants: ## plant every fault of the list into the protocol, one by one; each must be found
+	$(GO) run ./internal/sim/cmd/phxmutants
+
 bench: build ## the cluster beside a single server and semi-sync, with sysbench
 	$(GO) run ./test/bench $(BENCH_FLAGS)
 

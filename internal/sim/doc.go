@@ -30,10 +30,10 @@
 //
 //   - one holder of a lease at a time, each by its own clock;
 //
+//   - the log of a node begins no later than where the state of its application ends;
+//
 //   - after all is healed, there is a leader, and what is proposed then is chosen
 //     and known everywhere, and the logs are equal.
-//
-//   - the log of a node begins no later than where the snapshot of its application ends.
 //
 // Besides the seeds there are scripts (scenarios.go): the way to one harm each.
 //

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/sim"
 )
 
 // Mutant is one planted fault.
@@ -126,6 +128,23 @@ func build(ctx context.Context, root, dir, name, overlay string) (string, error)
 		return "", fmt.Errorf("build mutant %s: %w\n%s", name, err, out)
 	}
 	return program, nil
+}
+
+// By says who is to find the mutant.
+func (m Mutant) By() string {
+	switch {
+	case m.Scenario != "":
+		return "scenario " + m.Scenario
+	case m.Story != "":
+		return "story " + m.Story
+	case m.Test != "":
+		return "replica: " + m.Test
+	case m.Every == sim.Reshuffle:
+		return "seeds of changing members"
+	case m.Every == sim.Forget:
+		return "seeds of snapshots"
+	}
+	return "seeds"
 }
 
 // Result is what became of a mutant.

@@ -1,5 +1,5 @@
-// Command phxmutants plants faults into the code, one after the other, and prints
-// how long the simulator takes to find each. It fails when one is not found.
+// Command phxmutants plants faults into the code, one after the other, and prints a
+// table: who finds each, and after how long. It fails when one is not found.
 package main
 
 import (
@@ -43,7 +43,7 @@ func run(limit time.Duration, seed uint64, only string) (missed int, err error) 
 		return 0, fmt.Errorf("make directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	fmt.Printf("%-26s %-20s %8s %8s %10s\n", "mutant", "breaks", "seed", "runs", "after")
+	fmt.Println("| mutant | the fault | found by | breaks | seed, runs | after |\n| --- | --- | --- | --- | --- | --- |")
 	for _, m := range mutants.All {
 		if !pattern.MatchString(m.Name) {
 			continue
@@ -54,10 +54,14 @@ func run(limit time.Duration, seed uint64, only string) (missed int, err error) 
 		}
 		if !r.Found {
 			missed++
-			fmt.Printf("%-26s NOT FOUND in %v: %s\n", m.Name, limit, m.Why)
+			fmt.Printf("| %s | %s | NOT FOUND by %s in %v | | | |\n", m.Name, m.Why, m.By(), limit)
 			continue
 		}
-		fmt.Printf("%-26s %-20s %8d %8d %10v\n", m.Name, r.Rule, r.Seed, r.Runs, r.After.Round(time.Millisecond))
+		seed := ""
+		if m.Scenario == "" && r.Runs > 0 {
+			seed = fmt.Sprintf("%d, %d", r.Seed, r.Runs)
+		}
+		fmt.Printf("| %s | %s | %s | %s | %s | %v |\n", m.Name, m.Why, m.By(), r.Rule, seed, r.After.Round(time.Millisecond))
 	}
 	return missed, nil
 }
