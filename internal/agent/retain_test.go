@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"testing"
+
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/internal/relay"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// What may go when the log is too large: the engines of a majority of all voters must
+// hold it, and the own one and those that get a copy.
+func TestForcedTrimKeepsAMajorityOfCopies(t *testing.T) {
+	data := func(held paxos.Instance) holding { return holding{engine: true, held: held} }
+	self := func(held paxos.Instance) holding { return holding{engine: true, self: true, held: held} }
+	for _, c := range []struct {
+		name string
+		hs   []holding
+		want paxos.Instance
+	}{
+		{"one of three is away", []holding{self(90), data(80), data(10)}, 80},
+		{"two of three are away", []holding{self(90), data(20), data(10)}, 20},
+		{"the own engine is behind", []holding{self(30), data(80), data(90)}, 30},
+		{"alone", []holding{self(90)}, 90},
+		{"a learner does not count", []holding{self(90), {held: 5}}, 90},
+		{"but gets a copy", []holding{self(90), {held: 5, copying: true}}, 5},
+		{"a witness is no copy of the data", []holding{self(90), data(10), {witness: true, held: 90}}, 10},
+		{"on the witness, too", []holding{data(90), data(10), {witness: true, self: true, held: 90}}, 10},
+		{"one with data among witnesses", []holding{self(90), {witness: true, held: 90}, {witness: true, held: 90}}, 0},
+	} {
+		if got := forced(c.hs); got != c.want {
+			t.Errorf("%s: trimmed through %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestBaseFileThereAndBack(t *testing.T) {
+	set, err := gtid.ParseSet("0f0e0d0c-0b0a-0908-0706-050403020100:1-9:20")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := relay.Base{
+		Next: 77, Executed: set, Members: []byte(`{"cluster":"c"}`),
+		Epoch: relay.Epoch{Number: 4, Node: 2, ServerUUID: gtid.UUID{1, 2}, Instance: 70},
+	}
+	f := toBaseFile(want, "log")
+	got, err := f.base()
+	if err != nil || got.Next != 77 || !got.Executed.Equal(set) || got.Epoch != want.Epoch || string(got.Members) != string(want.Members) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	f.Format = 2
+	if _, err := f.base(); err == nil {
+		t.Error("a newer format was read")
+	}
+}
+
+func TestDonorIsAFollowerIfThereIsOne(t *testing.T) {
+	master, near, far := offer{Node: 1, Master: true, Version: "9.7.4"}, offer{Node: 2, Behind: 5, Version: "9.7.3"}, offer{Node: 3, Behind: 50, Version: "9.7.4"}
+	old, busy := offer{Node: 4, Version: "8.4.1"}, offer{Node: 5, Refusal: "it is starting", Version: "9.7.4"}
+	for _, c := range []struct {
+		offers []offer
+		want   paxos.NodeID
+	}{
+		{[]offer{master, far, near}, 2},
+		{[]offer{far, master, old}, 3},
+		{[]offer{old, busy, master}, 1},
+		{[]offer{old, busy}, 0},
+		{nil, 0},
+	} {
+		got, err := chooseDonor(c.offers, "9.7.4")
+		if got.Node != c.want || (err == nil) != (c.want != 0) {
+			t.Errorf("of %+v node %d was chosen, want %d: %v", c.offers, got.Node, c.want, err)
+		}
+	}
+}
