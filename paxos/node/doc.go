@@ -43,8 +43,9 @@
 //   - A value has at most MaxValue bytes; a larger one is refused with ErrTooLarge.
 //   - An unknown outcome stays unknown: see ErrUnknown. Values that must not count
 //     twice carry an identity of their own, which the state machine remembers.
-//   - Trim keeps what a member still lacks. A member that is away for long holds up
-//     trimming until it comes back or is removed.
+//   - Trim keeps what a member still lacks, Group.Retain instances at most if the state
+//     machine is a Snapshotter; else a member that is away for long holds up trimming
+//     until it comes back or is removed.
 //   - Proposals go through the leader only; elsewhere they fail with ErrNotLeader, and
 //     Leader says whom to ask.
 package node

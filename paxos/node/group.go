@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/phxsql/phxsql/internal/host"
 	"github.com/phxsql/phxsql/paxos"
@@ -62,18 +63,38 @@ type group struct {
 	over   bool           // nobody applies any more; guarded by mu
 	wake   chan struct{}
 
-	applying sync.Mutex // held by who applies
-	batch    []told     // guarded by applying
+	applying sync.Mutex     // held by who applies
+	batch    []told         // guarded by applying
+	base     paxos.Instance // where the state machine stood at Open or Restore; guarded by applying
+	known    paxos.Instance // where the log stood then; guarded by applying
+	unread   paxos.Instance // what is behind known and not behind base is not read from here on; guarded by applying
+	chapters []chapter      // memberships since then, ascending; guarded by applying
 
 	ended   atomic.Bool // the same as over, for the applier
 	applied atomic.Uint64
+	given   atomic.Uint64 // newest instance that the state machine knows of: <= applied, where some carry no value
 	saved   atomic.Uint64 // of the newest checkpoint
 	moved   notice        // applied has advanced
+
+	candidacy atomic.Pointer[candidacy]
+}
+
+// candidacy says whether this member may lead, and how long it lets others go first.
+type candidacy struct {
+	able  bool
+	delay time.Duration
+}
+
+// stand tells the log the candidacy. It forgets it when it is opened anew.
+func (g *group) stand() {
+	c := g.candidacy.Load()
+	g.log.SetCandidacy(c.able, c.delay)
 }
 
 func (n *Node) startGroup(o Group) (*group, error) {
 	g := &group{node: n, opt: o, space: semaphore.NewWeighted(n.opt.MaxInFlight), wake: make(chan struct{}, 1)}
 	g.moved.init()
+	g.candidacy.Store(&candidacy{!o.Never, o.Delay})
 	var err error
 	if g.log, err = n.host.StartObserved(o.ID, n.config(), g.advanced); err != nil {
 		return nil, err
@@ -93,6 +114,7 @@ func (n *Node) startGroup(o Group) (*group, error) {
 	} else {
 		g.applied.Store(uint64(g.log.Chosen()))
 	}
+	g.begin(paxos.Instance(g.applied.Load()), g.log.Chosen(), g.log.Leader().Members)
 	g.raise(g.log.Chosen())
 	return g, nil
 }
@@ -234,6 +256,11 @@ func (g *group) apply() {
 func (g *group) applyChosen() {
 	g.applying.Lock()
 	defer g.applying.Unlock()
+	g.applyWaiting()
+}
+
+// applyWaiting is applyChosen for who holds applying.
+func (g *group) applyWaiting() {
 	g.mu.Lock()
 	g.batch, g.queue = g.queue, g.batch[:0]
 	target := g.target
@@ -254,6 +281,10 @@ func (g *group) applyChosen() {
 // wait for it. It returns those it did not get to.
 func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, error) {
 	i := paxos.Instance(g.applied.Load())
+	for len(waiting) > 0 && waiting[0].instance <= i { // it came with a snapshot
+		g.answer(waiting[0].call, outcome{err: fmt.Errorf("what came of instance %d: %w", waiting[0].instance, ErrUnknown)})
+		waiting = waiting[1:]
+	}
 	for i < target {
 		if g.isOver() {
 			return waiting, ErrClosed
@@ -265,9 +296,15 @@ func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, err
 			if err != nil {
 				return waiting, err
 			}
-			if e.Kind == paxos.Normal {
+			switch e.Kind {
+			case paxos.Normal:
 				result = g.opt.Machine.Apply(i, e.Data)
+				g.given.Store(uint64(i))
+			case paxos.Membership:
+				g.turnPage(i, e.Data)
 			}
+		} else {
+			g.given.Store(uint64(i))
 		}
 		g.applied.Store(uint64(i))
 		if len(waiting) > 0 && waiting[0].instance == i {

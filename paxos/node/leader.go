@@ -142,6 +142,7 @@ func (n *Node) SetCandidacy(id paxos.Group, able bool, delay time.Duration) erro
 	if err != nil {
 		return fmt.Errorf("set candidacy: %w", err)
 	}
-	g.log.SetCandidacy(able, delay)
+	g.candidacy.Store(&candidacy{able, delay})
+	g.stand()
 	return nil
 }

@@ -148,7 +148,7 @@ func (n *Node) found(g *group) {
 		ms, err := n.survey(g.opt.ID)
 		if err == nil {
 			err = g.log.Bootstrap(n.ctx, ms)
-			g.log.SetCandidacy(!g.opt.Never, g.opt.Delay)
+			g.stand()
 		}
 		if err == nil || errors.Is(err, host.ErrNotBlank) {
 			return

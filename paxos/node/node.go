@@ -62,7 +62,7 @@ func (n *Node) build() error {
 	if err != nil {
 		return err
 	}
-	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail, RecentBytes: keepBytes})
+	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail, RecentBytes: n.opt.keep})
 	for _, o := range n.opt.Groups {
 		g, err := n.startGroup(o)
 		if err != nil {
@@ -73,15 +73,19 @@ func (n *Node) build() error {
 	}
 	slices.Sort(n.order)
 	n.net.Handle(methodIdentity, n.handleIdentity)
+	n.net.Handle(methodSnapshot, n.handleSnapshot)
 	if err := n.net.Start(n); err != nil {
 		return err
 	}
 	n.connect()
 	for _, g := range n.groups {
-		g.log.SetCandidacy(!g.opt.Never, g.opt.Delay)
+		g.stand()
 		n.wg.Go(g.apply)
 		n.wg.Go(func() { n.follow(g) })
 		n.wg.Go(func() { n.found(g) })
+		if s, ok := g.opt.Machine.(Snapshotter); ok {
+			n.wg.Go(func() { n.rescue(g, s) })
+		}
 	}
 	n.wg.Go(n.announce)
 	return nil
@@ -111,7 +115,7 @@ const keepBytes = 4 << 20
 
 func (n *Node) config() paxos.Config {
 	c := paxos.Defaults(n.opt.ID, rand.Int64N)
-	c.KeepBytes = keepBytes
+	c.KeepBytes = int64(n.opt.keep)
 	if n.opt.Lease > 0 {
 		c.Lease = n.opt.Lease
 	}

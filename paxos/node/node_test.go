@@ -60,7 +60,10 @@ type trio struct {
 	tapes   map[paxos.NodeID][]*tape
 	groups  int
 	every   uint64
+	retain  uint64
+	keep    int
 	segment int64
+	machine func(paxos.NodeID, *tape) StateMachine // nil: the tape itself
 }
 
 func listen(t *testing.T, addr string) net.Listener {
@@ -102,13 +105,16 @@ func newTrio(t *testing.T, edit func(*trio)) *trio {
 func (c *trio) options(id paxos.NodeID, l net.Listener) Options {
 	o := Options{
 		Dir: filepath.Join(c.dir, fmt.Sprint(id)), ID: id, Cluster: "test", Listener: l, Members: c.members, Insecure: true,
-		Lease: 500 * time.Millisecond, Heartbeat: 50 * time.Millisecond, SegmentSize: c.segment,
+		Lease: 500 * time.Millisecond, Heartbeat: 50 * time.Millisecond, SegmentSize: c.segment, keep: c.keep,
 	}
 	c.tapes[id] = nil
 	for g := range c.groups {
 		m := &tape{}
 		c.tapes[id] = append(c.tapes[id], m)
-		o.Groups = append(o.Groups, Group{ID: paxos.Group(g), Machine: m, CheckpointEvery: c.every})
+		o.Groups = append(o.Groups, Group{ID: paxos.Group(g), Machine: m, CheckpointEvery: c.every, Retain: c.retain})
+		if c.machine != nil {
+			o.Groups[g].Machine = c.machine(id, m)
+		}
 	}
 	return o
 }

@@ -53,6 +53,11 @@ type Group struct {
 	// CheckpointEvery is the number of instances after which a Checkpointer is asked
 	// for a checkpoint and the log is trimmed; 0 for never.
 	CheckpointEvery uint64
+	// Retain is for how many instances the log is kept for members that lack them, if
+	// Machine is a Snapshotter; one that is further behind comes back by a snapshot. Make
+	// it much larger than what is chosen in some seconds. 0 is without limit: a member
+	// that is away holds up trimming until it comes back or is removed.
+	Retain uint64
 	// Delay is how long this member lets others go first when there is no leader.
 	// Different delays are priorities.
 	Delay time.Duration
@@ -98,6 +103,8 @@ type Options struct {
 	// Failed is called once, from a goroutine of its own, when the node cannot go on:
 	// its disk has failed, or its log is damaged. The process must then stop.
 	Failed func(error)
+
+	keep int // keepBytes, but for tests
 }
 
 func (o *Options) check() error {
@@ -120,6 +127,9 @@ func (o *Options) check() error {
 	for _, g := range o.Groups {
 		need(!seen[g.ID], fmt.Sprintf("group %d is given twice", g.ID))
 		seen[g.ID] = true
+		if _, ok := g.Machine.(Snapshotter); g.Retain > 0 && !ok {
+			need(false, fmt.Sprintf("Retain of group %d needs a Machine that is a Snapshotter", g.ID))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("check options: %w", err)
@@ -132,6 +142,9 @@ func (o *Options) fill() {
 		o.MaxInFlight = 32 << 20
 	}
 	o.MaxInFlight = max(o.MaxInFlight, MaxValue+callSize)
+	if o.keep == 0 {
+		o.keep = keepBytes
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

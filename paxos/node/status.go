@@ -20,7 +20,10 @@ type Status struct {
 	Applied paxos.Instance
 	// Heard is the newest instance that a leader said to be chosen: Heard minus
 	// Chosen is how far this member is behind.
-	Heard    paxos.Instance
+	Heard paxos.Instance
+	// Lacking is the oldest instance that others still have, when this member needs older
+	// ones: it waits for a snapshot. Else 0.
+	Lacking  paxos.Instance
 	Promised paxos.Ballot
 	LogBytes int64            // of the log of all groups
 	Progress []paxos.Progress // of the other members, on the leader
@@ -38,7 +41,7 @@ func (n *Node) Status(ctx context.Context, id paxos.Group) (Status, error) {
 	}
 	return Status{
 		Group: id, Leader: s.Leader, Leads: s.Leader == n.opt.ID && s.Ready, Lease: n.LeaseRemaining(id),
-		Members: s.Members, First: s.First, Chosen: s.Chosen, Applied: paxos.Instance(g.applied.Load()), Heard: s.Heard,
+		Members: s.Members, First: s.First, Chosen: s.Chosen, Applied: paxos.Instance(g.applied.Load()), Heard: s.Heard, Lacking: s.Lacking,
 		Promised: s.Promised, LogBytes: n.log.Size(), Progress: s.Progress,
 	}, nil
 }

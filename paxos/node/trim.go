@@ -67,8 +67,8 @@ func (n *Node) setHeard(id paxos.NodeID, d positions) {
 
 // Trim gives up the values of a group through an instance, and returns the instance
 // through which they are gone. That is less than asked for while the local state
-// machine has not applied more, or another member is not known to have more on its
-// disk. Space comes back in whole segments that no group needs.
+// machine has not applied more, or another member, for which Group.Retain keeps
+// the log, is not known to have more on its disk. Space comes back in whole segments that no group needs.
 //
 // The caller's own state must be durable through that instance, or a restart finds a log
 // that begins too late.
@@ -82,13 +82,19 @@ func (n *Node) Trim(id paxos.Group, through paxos.Instance) (paxos.Instance, err
 
 func (g *group) trim(through paxos.Instance) paxos.Instance {
 	n := g.node
-	through = min(through, paxos.Instance(g.applied.Load()))
+	through = min(through, paxos.Instance(g.given.Load()))
 	ms := g.log.Leader().Members
+	held := through // by members that lack it
 	n.mu.Lock()
+	through = min(through, n.heard[n.opt.ID][g.opt.ID])
 	for _, m := range ms.List {
-		through = min(through, n.heard[m.ID][g.opt.ID])
+		held = min(held, n.heard[m.ID][g.opt.ID])
 	}
 	n.mu.Unlock()
+	if at, keep := paxos.Instance(g.given.Load()), paxos.Instance(g.opt.Retain); keep > 0 && at > keep {
+		held = max(held, at-keep)
+	}
+	through = min(through, held)
 	if through >= g.log.First() {
 		n.log.TrimBelow(wal.Group(g.opt.ID), uint64(through)+1)
 	}
