@@ -23,6 +23,7 @@ import (
 //	data.copy without marker   unfinished: removed at the next start
 //	data.copy with marker      complete
 //	data.old                   what was there before; removed by DropOld
+//	data.drop                  what is being removed: no crash leaves half of another one
 //
 // A crash between the two renames leaves no data directory; Open ends it.
 
@@ -112,8 +113,8 @@ func (s *Server) FetchCopy(ctx context.Context, d Donor) error {
 	s.work.Lock()
 	defer s.work.Unlock()
 	dir := s.cfg.path(dataCopyName)
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove an unfinished copy: %w", err)
+	if err := s.cfg.discard(dataCopyName); err != nil {
+		return err
 	}
 	if err := s.checkRoom(d.Bytes); err != nil {
 		return err
@@ -207,7 +208,7 @@ func (s *Server) AdoptCopy(ctx context.Context) error {
 	if err := s.cfg.killOrphans(ctx); err != nil {
 		return fmt.Errorf("adopt copy: %w", err)
 	}
-	if err := os.RemoveAll(s.cfg.path(dataOldName)); err != nil {
+	if err := s.cfg.discard(dataOldName); err != nil {
 		return fmt.Errorf("adopt copy: %w", err)
 	}
 	if err := os.Rename(s.cfg.path(dataName), s.cfg.path(dataOldName)); ignoreMissing(err) != nil {
@@ -224,9 +225,20 @@ func (s *Server) AdoptCopy(ctx context.Context) error {
 
 // DropOld removes the data that a copy has replaced. Call it when the copy is known to
 // be good.
-func (s *Server) DropOld() error {
-	if err := os.RemoveAll(s.cfg.path(dataOldName)); err != nil {
-		return fmt.Errorf("remove replaced data: %w", err)
+func (s *Server) DropOld() error { return s.cfg.discard(dataOldName) }
+
+// discard removes a folder of data. A crash leaves it whole, or nothing under its name.
+func (c Config) discard(name string) error {
+	drop := c.path(dataDropName)
+	err := os.RemoveAll(drop)
+	if err == nil {
+		err = ignoreMissing(os.Rename(c.path(name), drop))
+	}
+	if err == nil {
+		err = os.RemoveAll(drop)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", c.path(name), err)
 	}
 	return nil
 }
@@ -262,9 +274,4 @@ func (c Config) recoverCopy() error {
 	return nil
 }
 
-func removeCopy(c Config) error {
-	if err := os.RemoveAll(c.path(dataCopyName)); err != nil {
-		return fmt.Errorf("remove an unfinished copy: %w", err)
-	}
-	return nil
-}
+func removeCopy(c Config) error { return c.discard(dataCopyName) }

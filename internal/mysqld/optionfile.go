@@ -23,6 +23,7 @@ const (
 	dataNewName  = "data.new"
 	dataCopyName = "data.copy"   // what another server gives
 	dataOldName  = "data.old"    // what was there before a copy took its place
+	dataDropName = "data.drop"   // what is being removed
 	markerName   = "phxsql.json" // in the data directory
 	binlogName   = "binlog"      // base name of the binary logs
 )
