@@ -1,5 +1,6 @@
 // Command kv is a replicated key-value store over HTTP, with snapshots: every node
-// writes its state to a file now and then, and the log before is trimmed.
+// writes its state to a file now and then, and the log before is trimmed. A node that was
+// away for so long that its part of the log is gone fetches the file of another.
 //
 //	go run ./samples/kv -dir /tmp/kv         three nodes in this process
 //	go run ./samples/kv -dir /tmp/kv -node 1 node 1 only; start 2 and 3 in other terminals
@@ -29,6 +30,7 @@ type options struct {
 	run.Flags
 	http  string
 	every uint64
+	keep  uint64
 }
 
 func main() {
@@ -36,6 +38,7 @@ func main() {
 	o.Register(flag.CommandLine)
 	flag.StringVar(&o.http, "http", "127.0.0.1:7501,127.0.0.1:7502,127.0.0.1:7503", "addresses of the nodes for clients")
 	flag.Uint64Var(&o.every, "snapshot", 1000, "changes between two snapshots")
+	flag.Uint64Var(&o.keep, "keep", 100_000, "changes that the log keeps for a node that is away; 0 for all")
 	flag.Parse()
 	ctx, stop := run.Interrupt()
 	defer stop()
@@ -53,9 +56,9 @@ func serve(ctx context.Context, o options) error {
 	}
 	stores := map[paxos.NodeID]*store{}
 	c, err := run.Start(o.Flags, "kv", func(id paxos.NodeID, dir string) (node.Group, error) {
-		s, err := openStore(dir)
+		s, err := openStore(dir, "http://"+addrs[id]+"/?snapshot")
 		stores[id] = s
-		return node.Group{Machine: s, CheckpointEvery: o.every}, err
+		return node.Group{Machine: s, CheckpointEvery: o.every, Retain: o.keep}, err
 	})
 	if err != nil {
 		return err

@@ -110,9 +110,70 @@ func TestKeysAreReplicatedAndSurviveARestart(t *testing.T) {
 	s.want("GET", s.http[0], "/", "", 200, "applied")
 }
 
+// TestANodeThatWasAwayFetchesASnapshot: each node is a sample of its own; the log that
+// one of them lacks is trimmed meanwhile.
+func TestANodeThatWasAwayFetchesASnapshot(t *testing.T) {
+	all := open3(t)
+	value := strings.Repeat("v", 200<<10) // what is in memory of the log is soon gone
+	put := func(from, to int) {
+		for i := from; i < to; i++ {
+			all[0].want("PUT", all[0].http[0], fmt.Sprintf("/key%d", i%5), fmt.Sprint(i, value), 200, "instance")
+		}
+	}
+	put(0, 5)
+	all[2].end()
+	put(5, 60)
+	runtest.Until(t, "trimmed logs", func() bool {
+		put(60, 65)
+		return all[0].status(0).First > 40 && all[0].status(1).First > 40
+	})
+	all[2].start()
+	runtest.Until(t, "restored snapshot", func() bool {
+		st := all[2].status(2)
+		return st.Restored > 0 && st.Lacking == 0 && st.Applied == all[0].status(0).Applied
+	})
+	if _, v := all[2].do("GET", all[2].http[2], "/key4?stale", ""); v != "64"+value {
+		t.Fatalf("after the snapshot the node has %.10q", v)
+	}
+	all[1].end() // from here on nothing is chosen without the node that was away
+	put(65, 70)
+	all[1].start()
+	all[2].want("GET", all[2].http[2], "/key3", "", 200, "68"+value)
+	for _, s := range all {
+		s.end()
+	}
+}
+
+// open3 starts three samples of one node each.
+func open3(t *testing.T) (all []*shop) {
+	addrs := runtest.Addrs(t, 6)
+	dir := t.TempDir()
+	for id := 1; id <= 3; id++ {
+		s := &shop{t: t, http: addrs[3:], o: options{
+			Flags: run.Flags{Dir: dir, Node: id, Peers: strings.Join(addrs[:3], ",")}, http: strings.Join(addrs[3:], ","), every: 10, keep: 20,
+		}}
+		s.start()
+		all = append(all, s)
+	}
+	return all
+}
+
+// state is what a node says about itself.
+type state struct {
+	First, Applied, Lacking uint64
+	Restored                int
+}
+
+func (s *shop) status(node int) (st state) {
+	if _, answer := s.do("GET", s.http[node], "/", ""); json.Unmarshal([]byte(answer), &st) != nil {
+		s.t.Fatalf("status of node %d: %s", node+1, answer)
+	}
+	return st
+}
+
 func TestSnapshotsReplaceOneAnother(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openStore(dir)
+	s, err := openStore(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +182,7 @@ func TestSnapshotsReplaceOneAnother(t *testing.T) {
 		if err := s.Checkpoint(); err != nil {
 			t.Fatal(err)
 		}
-		again, err := openStore(dir)
+		again, err := openStore(dir, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +193,7 @@ func TestSnapshotsReplaceOneAnother(t *testing.T) {
 	if err := os.WriteFile(s.path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(dir); err == nil {
+	if _, err := openStore(dir, ""); err == nil {
 		t.Fatal("a damaged snapshot is taken for an empty store")
 	}
 }

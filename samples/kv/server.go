@@ -26,6 +26,7 @@ const (
 //	GET /KEY       200 with the value, or 404; linearizable
 //	GET /KEY?stale the same from this node's own state, which may be behind
 //	GET /          status as JSON
+//	GET /?snapshot this node's newest snapshot, for other nodes
 //
 // What only the leader can do is sent on to it with 307. 503 says that nothing was
 // done, because nobody leads or too much is under way: try again. 504 says that the
@@ -41,6 +42,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	key := r.URL.Path[1:]
 	switch {
+	case key == "" && r.Method == http.MethodGet && r.URL.Query().Has("snapshot"):
+		http.ServeFile(w, r, s.store.path)
 	case key == "" && r.Method == http.MethodGet:
 		s.status(ctx, w)
 	case key == "":
@@ -125,6 +128,7 @@ func (s *server) status(ctx context.Context, w http.ResponseWriter) {
 	}
 	reply(w, http.StatusOK, map[string]any{
 		"leader": st.Leader, "leads": st.Leads, "lease": st.Lease.String(), "first": st.First, "chosen": st.Chosen, "applied": st.Applied,
+		"lacking": st.Lacking, "restored": s.store.restores(),
 	})
 }
 

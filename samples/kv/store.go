@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,14 +30,21 @@ type changed struct {
 	done   bool   // If held
 }
 
+// maxSnapshot limits what is read of another node's snapshot.
+const maxSnapshot = 1 << 30
+
 // store is the state machine: a map, with snapshots in a file. A snapshot is what a
-// restart begins with, so the log before it may go.
+// restart begins with, so the log before it may go. It is also what a node fetches from
+// another, over HTTP, when the log that it lacks is gone everywhere.
 type store struct {
 	path string
+	url  string // where other nodes find the file
 
-	mu   sync.RWMutex
-	data map[string]string
-	at   paxos.Instance
+	mu       sync.RWMutex
+	data     map[string]string
+	at       paxos.Instance
+	saved    paxos.Instance // in the file
+	restored int            // from others
 }
 
 // snapshot is the content of the file.
@@ -43,8 +53,8 @@ type snapshot struct {
 	Data    map[string]string `json:"data"`
 }
 
-func openStore(dir string) (*store, error) {
-	s := &store{path: filepath.Join(dir, "snapshot.json"), data: map[string]string{}}
+func openStore(dir, url string) (*store, error) {
+	s := &store{path: filepath.Join(dir, "snapshot.json"), url: url, data: map[string]string{}}
 	b, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -56,11 +66,18 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s: %w", s.path, err)
 	}
-	s.at = snap.Applied
-	if snap.Data != nil {
-		s.data = snap.Data
-	}
+	s.take(snap)
 	return s, nil
+}
+
+// take makes a snapshot that is on disk the state.
+func (s *store) take(snap snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at, s.saved, s.data = snap.Applied, snap.Applied, snap.Data
+	if s.data == nil {
+		s.data = map[string]string{}
+	}
 }
 
 // Applied implements node.StateMachine.
@@ -88,15 +105,70 @@ func (s *store) Apply(i paxos.Instance, value []byte) any {
 	return changed{before, true}
 }
 
-// Checkpoint implements node.Checkpointer: the new snapshot is complete and on disk
-// before it takes the place of the old one.
+// Checkpoint implements node.Checkpointer.
 func (s *store) Checkpoint() error {
 	s.mu.RLock()
-	b, err := json.Marshal(snapshot{s.at, s.data})
+	at := s.at
+	b, err := json.Marshal(snapshot{at, s.data})
 	s.mu.RUnlock()
 	if err != nil {
 		return fmt.Errorf("encode snapshot: %w", err)
 	}
+	if err := s.replace(b); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.saved = at
+	s.mu.Unlock()
+	return nil
+}
+
+// Snapshot implements node.Snapshotter: the newest checkpoint's file will do.
+func (s *store) Snapshot() (paxos.Instance, []byte, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.saved, []byte(s.url), nil
+}
+
+// Restore implements node.Snapshotter: it fetches the file of another node, which may
+// have been replaced by a newer one meanwhile.
+func (s *store) Restore(ctx context.Context, through paxos.Instance, reference []byte) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, string(reference), nil)
+	if err != nil {
+		return fmt.Errorf("fetch snapshot: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("fetch snapshot: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxSnapshot))
+	if err != nil {
+		return fmt.Errorf("fetch snapshot: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("fetch snapshot from %s: %s", reference, resp.Status)
+	}
+	var snap snapshot
+	if err := json.Unmarshal(b, &snap); err != nil {
+		return fmt.Errorf("read snapshot from %s: %w", reference, err)
+	}
+	if snap.Applied != through {
+		return fmt.Errorf("the snapshot at %s goes through %d, not %d", reference, snap.Applied, through)
+	}
+	if err := s.replace(b); err != nil {
+		return err
+	}
+	s.take(snap)
+	s.mu.Lock()
+	s.restored++
+	s.mu.Unlock()
+	return nil
+}
+
+// replace puts a new snapshot in the place of the old one: it is complete and on disk
+// before.
+func (s *store) replace(b []byte) error {
 	temp := s.path + ".tmp"
 	if err := writeSynced(temp, b); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
@@ -132,4 +204,11 @@ func (s *store) get(key string) (string, bool) {
 	defer s.mu.RUnlock()
 	v, ok := s.data[key]
 	return v, ok
+}
+
+// restores is how many snapshots of others the store has taken over.
+func (s *store) restores() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.restored
 }

@@ -98,7 +98,7 @@ func (p *process) start() {
 		p.c.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(program, "-v", "-node", fmt.Sprint(p.id), "-dir", p.c.dir, "-snapshot", "300",
+	cmd := exec.Command(program, "-v", "-node", fmt.Sprint(p.id), "-dir", p.c.dir, "-snapshot", "40", "-keep", "60",
 		"-peers", p.c.addrs(p.c.lab.PeerAddr, peerPort), "-http", p.c.addrs(p.c.lab.ClientAddr, clientPort))
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := p.c.lab.Within(p.id, cmd.Start); err != nil {
@@ -132,10 +132,11 @@ func (p *process) link(up bool) {
 
 // status is what a node says about itself.
 type status struct {
-	Leader  int    `json:"leader"`
-	Leads   bool   `json:"leads"`
-	Chosen  uint64 `json:"chosen"`
-	Applied uint64 `json:"applied"`
+	Leader   int    `json:"leader"`
+	Leads    bool   `json:"leads"`
+	Chosen   uint64 `json:"chosen"`
+	Applied  uint64 `json:"applied"`
+	Restored int    `json:"restored"`
 }
 
 func (p *process) status() (status, error) {
