@@ -19,7 +19,7 @@ func TestReadsAreLinearizable(t *testing.T) {
 	}
 	t.Cleanup(r.Stop)
 	isolate, pause := drill.IsolateMaster, drill.PauseMaster
-	isolate.Hold, pause.Hold = 4*time.Second, 4*time.Second
+	isolate.Hold, pause.Hold = 3*time.Second, 3*time.Second
 	for _, f := range []drill.Fault{isolate, pause, drill.PauseMasterBriefly, drill.KillMaster, drill.KillMasterServer, drill.Switchover, isolate} {
 		if err := r.Endure(limit(t, time.Minute), f); err != nil {
 			t.Fatal(err)
