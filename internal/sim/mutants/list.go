@@ -42,7 +42,7 @@ var All = []Mutant{
 		Old: "\t\tst.Chosen = max(st.Chosen, at)\n", New: ""},
 	{Name: "removed-not-told", Story: "removed", Why: "a member that was removed is refused and not told why", File: acceptor,
 		Old: `r == RejectBehind || r != RejectNone && !ok {`, New: `r == RejectBehind && (ok || !ok) {`},
-	{Name: "learned-not-vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
+	{Name: "learned-not-vowed", Story: "learned_is_vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
 		Old: ` || c.vowed < c.held {`, New: ` {`},
 	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: recovery,
 		Old: `	if first > 0 {`, New: `	if first == 0 {`},
