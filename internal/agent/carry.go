@@ -15,6 +15,9 @@ import (
 // errStopped is returned to whoever asks a node that is going down.
 var errStopped = errors.New("this node stops")
 
+// attachLimit is how long the server may take to accept the tail.
+const attachLimit = 10 * time.Second
+
 // limits are how long slow actions may take. What takes longer has failed and
 // is tried again.
 var limits = map[cluster.Kind]time.Duration{
@@ -23,7 +26,7 @@ var limits = map[cluster.Kind]time.Duration{
 	cluster.KindStopEngine:    time.Minute,
 	cluster.KindStartReplica:  30 * time.Second,
 	cluster.KindStopReplica:   time.Minute,
-	cluster.KindAttachTail:    10 * time.Second,
+	cluster.KindAttachTail:    attachLimit + 10*time.Minute, // it may start the server anew
 	cluster.KindDetachTail:    5 * time.Second,
 	cluster.KindMakeWritable:  10 * time.Second,
 	cluster.KindMakeReadOnly:  10 * time.Second,
@@ -223,8 +226,15 @@ func (l *loop) work(a cluster.Action) func(context.Context) error {
 	case cluster.StopReplica:
 		return l.db.StopReplica
 	case cluster.AttachTail:
-		n := l.tailRun
+		n, quiet := l.tailRun, !l.view.Engine.Dirty
 		return func(ctx context.Context) error {
+			if quiet {
+				if err := l.db.OwnPrepared(ctx); err != nil {
+					return err
+				}
+			}
+			ctx, cancel := context.WithTimeout(ctx, attachLimit)
+			defer cancel()
 			return l.tail.Attach(ctx, a.Epoch, func(err error) { l.post(func() { l.tailEnds(n, err) }) })
 		}
 	case cluster.DetachTail:

@@ -17,6 +17,14 @@ type localServer struct {
 	*mysqld.Server
 	source mysqld.Source // the node's own log, served as a binlog
 	uuid   atomic.Pointer[gtid.UUID]
+
+	life  atomic.Pointer[life] // of the server that runs; nil while nobody is to be told of its end
+	owned atomic.Bool          // what is prepared in it is its own
+}
+
+// life is the time of one server process.
+type life struct {
+	exited func(reason string)
 }
 
 // ServerUUID is the identity under which the server writes; zero before it first ran.
@@ -36,7 +44,6 @@ func (d *localServer) Start(ctx context.Context, exited func(reason string)) err
 	if err := d.Server.Start(ctx); err != nil {
 		return err
 	}
-	ended := d.Exited()
 	text, err := d.Server.ServerUUID(ctx)
 	if err == nil {
 		var u gtid.UUID
@@ -47,16 +54,50 @@ func (d *localServer) Start(ctx context.Context, exited func(reason string)) err
 	if err != nil {
 		return errors.Join(err, d.Server.Kill())
 	}
+	d.owned.Store(false)
+	d.watch(&life{exited})
+	return nil
+}
+
+// watch tells of the end of the server's process, but not of one that OwnPrepared
+// has ended.
+func (d *localServer) watch(l *life) {
+	d.life.Store(l)
+	ended := d.Exited()
 	go func() {
 		<-ended
-		e, _ := d.LastExit()
-		reason := e.Reason
-		if c := d.Crashes(); !e.Wanted && c.Reason != "" {
-			reason = c.Reason
+		if d.life.CompareAndSwap(l, nil) {
+			l.exited(d.lastReason())
 		}
-		exited(reason)
 	}()
-	return nil
+}
+
+func (d *localServer) lastReason() string {
+	e, _ := d.LastExit()
+	if c := d.Crashes(); !e.Wanted && c.Reason != "" {
+		return c.Reason
+	}
+	return e.Reason
+}
+
+// OwnPrepared makes the XA transactions that replication has prepared the server's
+// own, once, before it becomes the master. It may start the server anew for that.
+func (d *localServer) OwnPrepared(ctx context.Context) error {
+	if d.owned.Load() {
+		return nil
+	}
+	l := d.life.Swap(nil)
+	if l == nil {
+		return mysqld.ErrNotRunning
+	}
+	_, err := d.Server.OwnPrepared(ctx)
+	if d.PID() == 0 {
+		l.exited(d.lastReason())
+		return errors.Join(err, mysqld.ErrNotRunning)
+	}
+	d.owned.Store(err == nil)
+	d.watch(&life{l.exited})
+	return err
 }
 
 func (d *localServer) Stop(ctx context.Context) error { return d.Shutdown(ctx) }
@@ -72,6 +113,7 @@ func (d *localServer) Kill(report func(error)) {
 }
 
 func (d *localServer) StartReplica(ctx context.Context) error {
+	d.owned.Store(false)
 	return d.Server.StartReplica(ctx, d.source)
 }
 

@@ -157,6 +157,8 @@ func (w *world) StartReplica(ctx context.Context) error {
 	w.mu.Unlock()
 	return w.slow(ctx, "replica")
 }
+func (w *world) OwnPrepared(context.Context) error { return nil }
+
 func (w *world) StopReplica(ctx context.Context) error {
 	w.mu.Lock()
 	w.replica = false

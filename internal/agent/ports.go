@@ -46,6 +46,9 @@ type database interface {
 	Crashed() time.Duration
 	StartReplica(ctx context.Context) error
 	StopReplica(ctx context.Context) error
+	// OwnPrepared makes what replication has prepared by XA the server's own. It
+	// may start a read-only server anew; exited is called only if it stays away.
+	OwnPrepared(ctx context.Context) error
 	MakeWritable(ctx context.Context) error
 	MakeReadOnly(ctx context.Context) error
 	EnableEvents(ctx context.Context) error

@@ -1,9 +1,17 @@
 package binlog
 
 import (
+	"cmp"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"hash/crc32"
+	"iter"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/gtid"
 )
 
 // magic stands at the start of every binlog file.
@@ -99,6 +107,109 @@ func RestartFile(serverVersion string, serverID uint32, now time.Time) []byte {
 	b = append(b, magic...)
 	b = AppendFormatDescription(b, serverVersion, serverID, now, now, uint32(len(b)), FlagInUse)
 	return AppendPreviousGTIDs(b, make([]byte, 8), serverID, now, uint32(len(b)))
+}
+
+// XAID names an XA transaction.
+type XAID struct {
+	Format int32
+	Global string // at most 64 bytes
+	Branch string // the same
+}
+
+// String is the form in which the server writes it: X'61',X”,1.
+func (x XAID) String() string {
+	return fmt.Sprintf("X'%x',X'%x',%d", x.Global, x.Branch, uint32(x.Format))
+}
+
+// PreparedFile returns the whole content of a binlog file that makes a server keep
+// the given XA transactions, which are prepared in its engine, when it starts, and
+// roll back every other one. It takes them for its own from then on: it writes the
+// decisions about them to its binlog. Executed are the GTIDs that it has then.
+//
+//	magic | format description, in use | previous GTIDs: executed
+//	for each: GTID | XA START | XA END | XA_PREPARE
+//
+// The groups show the server that it has prepared them. They have no rows, and
+// GTIDs that are executed, so that nobody is ever sent them. ErrXAOrder: the server
+// would lose some of them. The body of an XA_PREPARE event:
+//
+//	+-----------+--------+-------------+-------------+--------+--------+
+//	| one phase | format | global size | branch size | global | branch |
+//	| u8 = 0    | i32    | u32         | u32         |        |        |
+//	+-----------+--------+-------------+-------------+--------+--------+
+func PreparedFile(serverVersion string, serverID uint32, now time.Time, executed *gtid.Set, prepared []XAID) ([]byte, error) {
+	prepared, err := inServerOrder(prepared)
+	if err != nil {
+		return nil, err
+	}
+	b := append([]byte(nil), magic...)
+	b = AppendFormatDescription(b, serverVersion, serverID, now, now, uint32(len(b)), FlagInUse)
+	b = AppendPreviousGTIDs(b, executed.AppendBinary(nil), serverID, now, uint32(len(b)))
+	next, stop := iter.Pull(executed.All())
+	defer stop()
+	for n, x := range prepared {
+		t := Transaction{LastCommitted: int64(n), SequenceNumber: int64(n + 1)}
+		for {
+			g, ok := next()
+			if !ok {
+				return nil, errors.New("build binlog of prepared transactions: too few GTIDs without a tag are executed")
+			}
+			if g.Tag == "" {
+				t.GTID = g
+				break
+			}
+		}
+		group := func(b []byte, at uint32) []byte {
+			b = AppendGTID(b, t, serverID, now, at)
+			b = appendQuery(b, "XA START "+x.String(), serverID, now, at+uint32(len(b)))
+			b = appendQuery(b, "XA END "+x.String(), serverID, now, at+uint32(len(b)))
+			le := binary.LittleEndian
+			body := le.AppendUint32([]byte{0}, uint32(x.Format))
+			body = le.AppendUint32(body, uint32(len(x.Global)))
+			body = le.AppendUint32(body, uint32(len(x.Branch)))
+			body = append(append(body, x.Global...), x.Branch...)
+			return AppendEvent(b, Header{Timestamp: unix(now), Type: XAPrepare, ServerID: serverID}, body, at+uint32(len(b)))
+		}
+		for size := uint64(1); size != t.Length; { // the length of the length counts
+			t.Length = size
+			size = uint64(len(group(nil, 0)))
+		}
+		b = append(b, group(nil, uint32(len(b)))...)
+	}
+	return b, nil
+}
+
+// ErrXAOrder says that a server cannot keep a set of XA transactions: see
+// inServerOrder.
+var ErrXAOrder = errors.New("identifiers of prepared transactions that the server confuses")
+
+// inServerOrder sorts identifiers as the server does when it starts. Its comparison
+// (seen in 8.0.29 to 9.7) is no order where formats differ: one identifier is before
+// the other if its format is lower, or else if its sizes and bytes are, whatever the
+// format. Where the two disagree it does not find some of them again, and rolls them
+// back. Nor does it find a format that is negative in 32 bits.
+func inServerOrder(list []XAID) ([]XAID, error) {
+	text := func(x, y XAID) int {
+		return cmp.Or(cmp.Compare(len(x.Global), len(y.Global)), cmp.Compare(len(x.Branch), len(y.Branch)),
+			strings.Compare(x.Global+x.Branch, y.Global+y.Branch))
+	}
+	list = slices.SortedFunc(slices.Values(list), func(x, y XAID) int {
+		return cmp.Or(cmp.Compare(x.Format, y.Format), text(x, y))
+	})
+	if len(list) > 0 && list[0].Format < 0 {
+		return nil, fmt.Errorf("%v: a format above 2147483647: %w", list[0], ErrXAOrder)
+	}
+	for k := 1; k < len(list); k++ {
+		if text(list[k-1], list[k]) > 0 {
+			return nil, fmt.Errorf("%v and %v: %w", list[k-1], list[k], ErrXAOrder)
+		}
+	}
+	return list, nil
+}
+
+func appendQuery(b []byte, sql string, serverID uint32, now time.Time, position uint32) []byte {
+	const fixed = 13 // and a name of no database, which ends with 0
+	return AppendEvent(b, Header{Timestamp: unix(now), Type: Query, ServerID: serverID}, append(make([]byte, fixed+1), sql...), position)
 }
 
 func unix(t time.Time) uint32 {

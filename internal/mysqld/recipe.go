@@ -19,6 +19,11 @@ import (
 // call does the same. Nothing needs a sync: only what the next server reads
 // through the same system counts, and every start begins here.
 func resetBinlog(data, serverVersion string, serverID uint32, now time.Time) error {
+	return replaceBinlog(data, binlog.RestartFile(serverVersion, serverID, now))
+}
+
+// replaceBinlog is resetBinlog with another content of the file.
+func replaceBinlog(data string, content []byte) error {
 	entries, err := os.ReadDir(data)
 	if err != nil {
 		return fmt.Errorf("reset binary log: %w", err)
@@ -36,7 +41,7 @@ func resetBinlog(data, serverVersion string, serverID uint32, now time.Time) err
 		}
 	}
 	name := fmt.Sprintf("%s.%06d", binlogName, last+1)
-	if err := os.WriteFile(filepath.Join(data, name), binlog.RestartFile(serverVersion, serverID, now), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(data, name), content, 0o640); err != nil {
 		return fmt.Errorf("reset binary log: %w", err)
 	}
 	for _, o := range old {

@@ -216,6 +216,15 @@ func (s *Server) Start(ctx context.Context) error {
 	if err := s.beforeStart(ctx); err != nil {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
+	data, version := s.cfg.path(dataName), s.cfg.Install.Version.Release()
+	if err := resetBinlog(data, version, s.cfg.ServerID, time.Now()); err != nil {
+		return fmt.Errorf("start mysqld: %w", err)
+	}
+	return s.run(ctx)
+}
+
+// run starts a server whose files are ready; work is held.
+func (s *Server) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartTimeout)
 	defer cancel()
 	p, offset, err := s.launch(ctx, "--defaults-file="+s.cfg.path(cnfName))
@@ -248,7 +257,8 @@ func (s *Server) checkStart() error {
 	return nil
 }
 
-// beforeStart does everything that must precede a server's life.
+// beforeStart does everything that must precede a server's life, but for the binary
+// log.
 func (s *Server) beforeStart(ctx context.Context) error {
 	if err := s.cfg.checkData(); err != nil {
 		return err
@@ -265,7 +275,7 @@ func (s *Server) beforeStart(ctx context.Context) error {
 	if err := os.WriteFile(s.cfg.path(cnfName), []byte(s.cfg.runOptionFile()), 0o640); err != nil {
 		return fmt.Errorf("write option file: %w", err)
 	}
-	return resetBinlog(s.cfg.path(dataName), s.cfg.Install.Version.Release(), s.cfg.ServerID, time.Now())
+	return nil
 }
 
 // watch notes the end of a server that nobody asked for.
