@@ -15,7 +15,7 @@ E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
 SUM  = $(GO) run ./internal/tools/testsum
 
 .DEFAULT_GOAL := build
-.PHONY: build demo demo-clean test test-unit test-e2e race sim bench bench-paxos fuzz lint vet clean
+.PHONY: build demo demo-clean test test-unit test-e2e race sim model bench bench-paxos fuzz lint vet clean
 
 build: ## the one binary
 	CGO_ENABLED=0 $(GO) build -o $(BIN) ./cmd/phxsql
@@ -57,6 +57,10 @@ sim: ## fresh seeds of the simulator for SIM_TIME; a failure prints the command 
 .PHONY: mutants
 mutants: ## plant every fault of the list into the protocol, one by one; each must be found
 	$(GO) run ./internal/sim/cmd/phxmutants
+
+model: ## every state of the protocol's models, large sizes; needs spin and gcc
+	@command -v spin >/dev/null && command -v gcc >/dev/null || { echo "install spin and gcc first; on Debian: apt-get install spin gcc"; exit 1; }
+	$(GO) test -v -count=1 -timeout 60m ./paxos/model -full
 
 bench: build ## the cluster beside a single server and semi-sync, with sysbench
 	$(GO) run ./test/bench $(BENCH_FLAGS)

@@ -12,14 +12,17 @@
  * are not in channels but in arrays that say what was ever said under a ballot.
  * Each step is one turn of one member together with the sync that it waits for.
  *
- * Sizes and planted faults come with -D; run.sh has the runs.
+ * Sizes and planted faults come with -D; model_test.go has the runs.
  */
 
 #ifndef N
 #define N 3            /* members are 0..N-1; 0 and 1 propose */
 #endif
 #ifndef BALLOTS
-#define BALLOTS 3      /* ballots are 1..BALLOTS; odd ones belong to 0, even ones to 1 */
+#define BALLOTS 3      /* ballots are 1..BALLOTS */
+#endif
+#ifndef OWNERS
+#define OWNERS 20      /* bit b is the proposer that owns ballot b: 0 the odd ones, 1 the even ones */
 #endif
 #ifndef INSTANCES
 #define INSTANCES 2    /* instances are 1..INSTANCES */
@@ -28,7 +31,9 @@
 #define CRASHES 1
 #endif
 
-#define OWNER(b)   (((b) + 1) % 2)
+#define OWNER(b)   ((OWNERS >> (b)) & 1)
+/* A proposer takes its next ballot: to skip one is to make the world smaller. */
+#define SKIPS(p, b) (((b) > 1 && promised[p] < (b) - 1 && OWNER((b) - 1) == p) || ((b) > 2 && promised[p] < (b) - 2 && OWNER((b) - 2) == p))
 #define I(n, i)    ((n) * INSTANCES + (i) - 1)       /* place of instance i of member n */
 #define M(b, i)    (((b) - 1) * INSTANCES + (i) - 1) /* place of instance i of ballot b */
 #define A(b, n)    (((b) - 1) * N + (n))             /* place of member n of ballot b */
@@ -163,6 +168,7 @@ inline adopt(p, b) {
 	if
 	:: lost -> stepDown(p)
 	:: else ->
+		assert(!won[b]); /* or one ballot could speak for two values */
 		won[b] = 1; leads[p] = b; follows[p] = b; held[p] = chosen[p]; acked[A(b, p)] = chosen[p];
 		phase[p] = LEADING; try[p] = 0; yes[p] = 0;
 		for (k : 1 .. INSTANCES) {
@@ -205,18 +211,18 @@ inline follow(n, b) {
 #define DRAINED(p, b)  (chosen[p] == INSTANCES || said[M(b, chosen[p] + 1)] == 0)
 #define EMPTY(b, i)    (said[M(b, i)] == 0 && ((i) == 1 || said[M(b, (i) - 1)] != 0))
 
-#ifdef FAULT_NO_BARRIER
-#define BARRIER(b, i)  (0)
-#else
 #define BARRIER(b, i)  ((i) > 1 && said[M(b, (i) - 1)] == CHANGE && chosen[OWNER(b)] < (i) - 1)
-#endif
+
+/* The instance that n accepts next under b: a new ballot begins behind what is chosen. */
+#define NEXT(n, b)  ((follows[n] == b -> held[n] : chosen[n]) + 1)
 
 /* Member n as an acceptor and learner of ballot b. */
 proctype Acceptor(byte n; byte b) {
 	byte k, top; bit lost;
-	do
+end:	do
 	/* Phase 1b. The promise reaches its candidate at once, or counts no more. */
-	:: d_step { asked[b] != 0 && promised[n] < b && chosen[n] < asked[b] && (config[OWNER(b)] & BIT(n)) ->
+	:: d_step { asked[b] != 0 && chosen[n] < asked[b] && (config[OWNER(b)] & BIT(n)) &&
+	            (promised[n] < b || (promised[n] == b && try[OWNER(b)] == b && !(yes[OWNER(b)] & BIT(n)))) ->
 		promised[n] = b;
 		if
 		:: n != OWNER(b) && phase[n] != FOLLOWING -> stepDown(n)
@@ -238,13 +244,17 @@ proctype Acceptor(byte n; byte b) {
 		fi;
 		k = 0; top = 0; lost = 0
 	   }
-	/* A heartbeat: follow the leader. */
-	:: d_step { won[b] && promised[n] <= b && follows[n] != b && (n != OWNER(b)) ->
+	/* A heartbeat tells the leader what is chosen here. */
+	:: d_step { won[b] && promised[n] <= b && follows[n] != b && n != OWNER(b) && chosen[n] > 0 ->
 		follow(n, b);
 		k = 0
 	   }
 	/* Phase 2b, in order. */
-	:: d_step { follows[n] == b && promised[n] <= b && held[n] < INSTANCES && said[M(b, held[n] + 1)] != 0 ->
+	:: d_step { won[b] && promised[n] <= b && NEXT(n, b) <= INSTANCES && said[M(b, NEXT(n, b))] != 0 ->
+		if
+		:: follows[n] != b -> follow(n, b)
+		:: else
+		fi;
 		held[n]++;
 		accBallot[I(n, held[n])] = b;
 		accValue[I(n, held[n])] = said[M(b, held[n])];
@@ -252,9 +262,13 @@ proctype Acceptor(byte n; byte b) {
 		countChosen(n);
 		k = 0
 	   }
-	/* A notice. */
-	:: d_step { follows[n] == b && promised[n] <= b && n != OWNER(b) && heard[n] < notice[b] ->
-		heard[n]++;
+	/* A notice: everything through here is chosen, under this ballot. */
+	:: d_step { won[b] && promised[n] <= b && n != OWNER(b) && heard[n] < notice[b] ->
+		if
+		:: follows[n] != b -> follow(n, b)
+		:: else
+		fi;
+		heard[n] = notice[b];
 		countChosen(n);
 		k = 0
 	   }
@@ -264,7 +278,7 @@ proctype Acceptor(byte n; byte b) {
 /* Member n hears from member m what is chosen. */
 proctype Learner(byte n; byte m) {
 	byte k;
-	do
+end:	do
 	:: d_step { chosen[n] < chosen[m] && (phase[n] < LEADING || accBallot[I(m, chosen[n] + 1)] > leads[n]) ->
 		if
 		:: phase[n] >= LEADING -> stepDown(n)
@@ -293,7 +307,7 @@ proctype Learner(byte n; byte m) {
 /* A member loses its memory. */
 proctype Crash(byte n) {
 	byte k;
-	do
+end:	do
 	:: atomic { crashes < CRASHES && (follows[n] != 0 || phase[n] != FOLLOWING) ->
 		d_step {
 			crashes++;
@@ -315,21 +329,23 @@ proctype Crash(byte n) {
 /* Member p as a candidate and leader with ballot b. */
 proctype Proposer(byte p; byte b) {
 	byte k; byte set;
-	do
+end:	do
 	/* Phase 1a: as a candidate, again with a higher ballot, as one who stepped
-	 * down, or as a leader who raises. Ballots are taken in order. */
-	:: d_step { promised[p] < b && (b <= 2 || promised[p] >= b - 2) && try[p] < b && phase[p] != RAISING && (config[p] & BIT(p)) && chosen[p] < INSTANCES ->
+	 * down, or as a leader who raises. */
+	:: d_step { promised[p] < b && !SKIPS(p, b) && try[p] < b && phase[p] != RAISING && (config[p] & BIT(p)) && chosen[p] < INSTANCES ->
 		stepDown(p);
 		phase[p] = PREPARING; try[p] = b; first[p] = chosen[p] + 1; asked[b] = chosen[p] + 1;
 		k = 0
 	   }
-	:: d_step { promised[p] < b && (b <= 2 || promised[p] >= b - 2) && try[p] < b && phase[p] >= LEADING && chosen[p] < INSTANCES ->
+	:: d_step { promised[p] < b && !SKIPS(p, b) && try[p] < b && phase[p] >= LEADING && chosen[p] < INSTANCES ->
 		yes[p] = 0; forget(p);
 		phase[p] = RAISING; try[p] = b; first[p] = chosen[p] + 1; asked[b] = chosen[p] + 1;
 		k = 0
 	   }
 	/* Phase 2a. */
+#ifndef CHANGE_FIRST
 	:: d_step { phase[p] == LEADING && leads[p] == b && EMPTY(b, 1) -> said[M(b, 1)] = b }
+#endif
 #if INSTANCES > 1
 	:: d_step { phase[p] == LEADING && leads[p] == b && EMPTY(b, 2) && !BARRIER(b, 2) -> said[M(b, 2)] = b }
 #endif
@@ -351,8 +367,15 @@ proctype Proposer(byte p; byte b) {
 		}
 		if
 		:: MAJORITY(set, config[p]) ->
+			/* In memory since it was proposed; on disk when learned, as elsewhere. */
+			accBallot[I(p, chosen[p] + 1)] = b;
+			accValue[I(p, chosen[p] + 1)] = said[M(b, chosen[p] + 1)];
 			declare(p, said[M(b, chosen[p] + 1)]);
 			notice[b] = chosen[p];
+			if
+			:: held[p] < chosen[p] -> held[p] = chosen[p]
+			:: else
+			fi;
 			if
 			:: said[M(b, chosen[p])] == CHANGE && !(config[p] & BIT(p)) -> stepDown(p)
 #ifndef FAULT_CARRY_OVER
