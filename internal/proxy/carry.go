@@ -121,7 +121,7 @@ func (s *session) takeHop(src *source, b []byte) ([]byte, error) {
 	opt := &s.port.proxy.opt
 	buf := clone(b)
 	for {
-		h, n, err := parseHop(buf, opt.Secret, time.Now(), opt.HopWindow)
+		h, n, err := parseHop(buf, opt.Secret)
 		if err == nil && !s.port.rw {
 			err = fmt.Errorf("read hop: members forward to the read-write port only: %w", errHop)
 		}

@@ -34,9 +34,6 @@ type Options struct {
 	LoginLimit time.Duration
 	// DialLimit is how long one attempt to connect to a member may take.
 	DialLimit time.Duration
-	// HopWindow is how far the clocks of two members may be apart before
-	// forwarded connections are refused.
-	HopWindow time.Duration
 	// DrainGrace is how long a session must have been quiet before Drain
 	// closes it without a command to answer.
 	DrainGrace time.Duration
@@ -57,7 +54,6 @@ const (
 	DefaultHoldLimit   = 10 * time.Second
 	DefaultLoginLimit  = 10 * time.Second
 	DefaultDialLimit   = 2 * time.Second
-	DefaultHopWindow   = 5 * time.Minute
 	DefaultDrainGrace  = 15 * time.Millisecond
 	DefaultMaxSessions = 10_000
 )
@@ -104,7 +100,7 @@ func (o Options) withDefaults() Options {
 		def time.Duration
 	}{
 		{&o.HoldLimit, DefaultHoldLimit}, {&o.LoginLimit, DefaultLoginLimit}, {&o.DialLimit, DefaultDialLimit},
-		{&o.HopWindow, DefaultHopWindow}, {&o.DrainGrace, DefaultDrainGrace},
+		{&o.DrainGrace, DefaultDrainGrace},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
