@@ -50,10 +50,8 @@ func TestWithServers(t *testing.T) {
 	}{
 		{"TailReconnects", func(t *testing.T) { tailReconnects(t, r) }},
 		{"LargeTransactions", func(t *testing.T) { largeTransactions(t, r, follower) }},
-		{"FollowerResumes", func(t *testing.T) { followerResumes(t, r, follower, source) }},
-		// After the follower was killed: see "Limits" in the document about
-		// XA PREPARE.
 		{"EveryKindOfTransaction", func(t *testing.T) { everyKindOfTransaction(t, r, follower) }},
+		{"FollowerResumes", func(t *testing.T) { followerResumes(t, r, follower, source) }},
 		{"DivergedFollower", func(t *testing.T) { divergedFollower(t, r, plain, addr, refused) }},
 		{"UnfitMaster", func(t *testing.T) { unfitMaster(t, r, plain) }},
 		{"TailNamesItsEnd", func(t *testing.T) { tailNamesItsEnd(t, r) }},

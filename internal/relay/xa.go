@@ -234,21 +234,31 @@ func readPacked(br *bufio.Reader) (uint64, error) {
 }
 
 // mayBeXA reports whether the transaction that begins with the events may be one
-// of XA. It costs little and allocates nothing.
+// of XA: it is, or too little of it is there to say. It costs little and allocates
+// nothing.
 func mayBeXA(events []byte) bool {
-	h, err := binlog.ParseHeader(events)
-	if err != nil || int(h.Size) > len(events) {
+	for range 2 { // the GTID and what follows it
+		if len(events) < binlog.HeaderSize {
+			return true
+		}
+		h, err := binlog.ParseHeader(events)
+		if err != nil {
+			return false
+		}
+		switch h.Type {
+		case binlog.GTID, binlog.GTIDTagged:
+			events = events[min(int(h.Size), len(events)):]
+			continue
+		case binlog.TransactionPayload:
+			return true
+		case binlog.Query:
+			if h.Size > binlog.HeaderSize+maxXAQuery || h.Size < binlog.HeaderSize+binlog.ChecksumSize {
+				return false
+			}
+			return len(events) < int(h.Size) ||
+				bytes.HasPrefix(queryBytes(events[binlog.HeaderSize:h.Size-binlog.ChecksumSize]), []byte("XA "))
+		}
 		return false
 	}
-	events = events[h.Size:]
-	if h, err = binlog.ParseHeader(events); err != nil {
-		return false
-	}
-	if h.Type == binlog.TransactionPayload {
-		return true
-	}
-	if h.Type != binlog.Query || int(h.Size) > len(events) || h.Size < binlog.HeaderSize+binlog.ChecksumSize {
-		return false
-	}
-	return bytes.HasPrefix(queryBytes(events[binlog.HeaderSize:h.Size-binlog.ChecksumSize]), []byte("XA "))
+	return false
 }
