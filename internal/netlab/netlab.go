@@ -178,9 +178,15 @@ func (lab *Lab) Within(i int, start func() error) error {
 	return start()
 }
 
-// Close removes everything; a namespace takes its legs with it.
+// Close removes everything. A namespace would take its legs with it, but some time
+// later, and the next lab needs their names.
 func (lab *Lab) Close() {
 	for i, ns := range lab.nodes {
+		for _, b := range []string{"p", "c"} {
+			if l, err := netlink.LinkByName(lab.leg(i+1, b)); err == nil {
+				netlink.LinkDel(l)
+			}
+		}
 		ns.Close()
 		netns.DeleteNamed(lab.name(i + 1))
 	}

@@ -113,7 +113,7 @@ var (
 )
 
 func TestHistoriesOfThreeProcessesAreLinearizable(t *testing.T) {
-	judged(t, 3, killLeader, isolateLeader, pauseLeader, pauseLeaderForALease, killFollowerForLong, isolateLeader, killAll)
+	judged(t, 3, killLeader, isolateLeader, pauseLeader, pauseLeaderForALease, killFollowerForLong, killAll)
 }
 
 func TestHistoriesOfFiveProcessesAreLinearizable(t *testing.T) {
