@@ -216,8 +216,18 @@ func (a *Agent) onRemove(ctx context.Context, _ paxos.NodeID, req removeRequest)
 	if err := a.checkMajority(ctx, list, req.Force); err != nil {
 		return api.MembersResult{}, err
 	}
+	if m, ok := ms.Find(req.ID); ok { // it may be the one that asks, and must hear the answer
+		a.setGuest(m.ID, m.Addr)
+		time.AfterFunc(farewell, func() {
+			a.setGuest(m.ID, "")
+			a.transport.Recheck()
+		})
+	}
 	return a.changeMembers(ctx, ms, list)
 }
+
+// farewell is how long a member that is removed stays connected.
+const farewell = 2 * time.Second
 
 // answerLimit is how long a member may take to show that it is up.
 const answerLimit = 2 * time.Second

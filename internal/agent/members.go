@@ -24,7 +24,7 @@ func (a *Agent) hello() transport.Hello {
 // with the logs that they joined with, and those who wait to learn that they are.
 func (a *Agent) admit(h transport.Hello) error {
 	ms := a.group.Leader().Members
-	if ms.Blank() || a.isGuest(h.Node) && h.Cluster == "" {
+	if ms.Blank() || a.isGuest(h.Node) && (h.Cluster == "" || h.Cluster == ms.Cluster) {
 		return nil
 	}
 	if h.Cluster != "" && h.Cluster != ms.Cluster {
