@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,9 @@ func (a *Agent) Init(ctx context.Context, req api.InitRequest) (api.InitResult, 
 		}
 		return 1
 	})
+	if ms := a.group.Leader().Members; !ms.Blank() {
+		return a.resumeInit(ctx, ms, members, req)
+	}
 	if err := a.checkInit(members); err != nil {
 		return api.InitResult{}, err
 	}
@@ -46,6 +50,10 @@ func (a *Agent) Init(ctx context.Context, req api.InitRequest) (api.InitResult, 
 	for i := range members {
 		members[i].Name = list[i].Name
 	}
+	return a.finishInit(ctx, ms, members, req)
+}
+
+func (a *Agent) finishInit(ctx context.Context, ms paxos.Members, members []api.InitMember, req api.InitRequest) (api.InitResult, error) {
 	res := api.InitResult{Cluster: ms.Cluster, Members: members, User: req.User}
 	if err := a.waitMaster(ctx); err != nil {
 		return res, err
@@ -53,13 +61,30 @@ func (a *Agent) Init(ctx context.Context, req api.InitRequest) (api.InitResult, 
 	return a.firstUser(ctx, req, res)
 }
 
+// resumeInit goes on with an init that was interrupted after the membership was
+// written: without an account for clients nobody could use the cluster. The same
+// members must be named; the master refuses if there is any account.
+func (a *Agent) resumeInit(ctx context.Context, ms paxos.Members, members []api.InitMember, req api.InitRequest) (api.InitResult, error) {
+	same := req.User != "" && len(members) == len(ms.List)
+	for i := 0; same && i < len(members); i++ {
+		m, ok := ms.Find(members[i].ID)
+		same = ok && m.Addr == members[i].Peer
+		members[i].Name = m.Name
+	}
+	if !same {
+		return api.InitResult{}, notBlank(ms.Cluster)
+	}
+	return a.finishInit(ctx, ms, members, req)
+}
+
+func notBlank(cluster string) *api.Error {
+	return api.Refused("not_blank", "this node belongs to cluster "+cluster+" already", "init is for new clusters only; phxsql status shows this one")
+}
+
 // newClusterID draws the identity of a cluster.
 func newClusterID() string { return rand.Text()[:16] }
 
 func (a *Agent) checkInit(members []api.InitMember) error {
-	if ms := a.group.Leader().Members; !ms.Blank() {
-		return api.Refused("not_blank", "this node belongs to cluster "+ms.Cluster+" already", "init is for new clusters only; phxsql status shows this one")
-	}
 	self := slices.IndexFunc(members, func(m api.InitMember) bool { return m.ID == a.cfg.Node.ID })
 	if self < 0 {
 		return api.BadRequest("self_missing", fmt.Sprintf("this node (id %d) is not among the members", a.cfg.Node.ID), "name it too, or ask one of the members")
@@ -178,7 +203,11 @@ func (a *Agent) firstUser(ctx context.Context, req api.InitRequest, res api.Init
 		res.Password = password
 	}
 	if err := a.call(ctx, a.master(), callCreateUser, userRequest{req.User, password}, nil); err != nil {
-		return res, fmt.Errorf("make account %s (the cluster itself is made): %w", req.User, err)
+		var refused *api.Error
+		if errors.As(err, &refused) {
+			return res, err
+		}
+		return res, fmt.Errorf("make account %s (the cluster itself is made; init can be repeated): %w", req.User, err)
 	}
 	return res, nil
 }

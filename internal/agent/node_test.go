@@ -121,8 +121,13 @@ func TestNode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
 	defer cancel()
 	req := api.InitRequest{Members: []api.InitMember{{ID: 1, Peer: cfg.Listen.Peer}}, User: "app", Password: "correct horse"}
-	if _, err := n.client.Init(ctx, req); err != nil {
+	interrupted := req
+	interrupted.User, interrupted.Password = "", "" // as if init had ended here
+	if _, err := n.client.Init(ctx, interrupted); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := n.client.Init(ctx, req); err != nil {
+		t.Fatalf("an init that was interrupted cannot be repeated: %v", err)
 	}
 	if _, err := n.client.Init(ctx, req); err == nil || !strings.Contains(err.Error(), "belongs to cluster") {
 		t.Errorf("a second init: %v", err)

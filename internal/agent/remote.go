@@ -17,7 +17,7 @@ const (
 	callJoin       = "join"        // joinRequest -> joinAnswer: get ready to be a member
 	callApplied    = "applied"     // appliedRequest: answer when the server has executed it
 	callSwitchover = "switchover"  // switchoverRequest: to the master
-	callCreateUser = "create_user" // userRequest: to the master
+	callCreateUser = "create_user" // userRequest: to the master, for the first account
 	callOffer      = "copy_offer"  // nothing -> offer: would this node give a copy of its data?
 	callLocate     = "locate"      // locateRequest -> location: where does the log go on for a server?
 )
@@ -140,6 +140,12 @@ func (a *Agent) onSwitchover(ctx context.Context, _ paxos.NodeID, req switchover
 func (a *Agent) onCreateUser(ctx context.Context, _ paxos.NodeID, req userRequest) (nothing, error) {
 	if s := a.loop.last.Load(); s == nil || s.state() != api.StateMaster {
 		return nothing{}, notMaster()
+	}
+	switch has, err := a.db.HasClients(ctx); {
+	case err != nil:
+		return nothing{}, err
+	case has:
+		return nothing{}, notBlank(a.group.Leader().Members.Cluster)
 	}
 	return nothing{}, a.db.CreateUser(ctx, req.Name, req.Password)
 }

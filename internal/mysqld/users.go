@@ -63,12 +63,18 @@ func CheckUserName(name string) error {
 // endanger the cluster, and may grant what it has. The statements are written
 // to the binary log: call it on the master only, with its tail attached. The
 // account is for any host, as the server sees every client come from its socket.
-// ErrUserExists says that nothing was done.
+// It is locked until it is complete: one that an interrupted call has left is made
+// complete. ErrUserExists says that nothing was done.
 func (s *Server) CreateUser(ctx context.Context, name, password string) error {
 	if err := CheckUserName(name); err != nil {
 		return err
 	}
-	err := s.exec(ctx, "create user", "CREATE USER ?@'%' IDENTIFIED BY ?", name, password)
+	if unfinished, err := s.lockedUser(ctx, name); err != nil {
+		return err
+	} else if unfinished {
+		return s.completeUser(ctx, name, password)
+	}
+	err := s.exec(ctx, "create user", "CREATE USER ?@'%' IDENTIFIED BY ? ACCOUNT LOCK", name, password)
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) && refused.Number == errCannotUser {
 		return fmt.Errorf("create user %q: %w", name, ErrUserExists)
@@ -76,6 +82,31 @@ func (s *Server) CreateUser(ctx context.Context, name, password string) error {
 	if err != nil {
 		return err
 	}
+	return s.completeUser(ctx, name, password)
+}
+
+// HasClients reports whether there is any account that clients can use.
+func (s *Server) HasClients(ctx context.Context) (bool, error) {
+	var n int
+	err := s.one(ctx, "count accounts", `SELECT COUNT(*) FROM mysql.user WHERE account_locked = 'N'
+		AND user <> 'root' AND user NOT LIKE 'mysql.%' AND user NOT LIKE 'phxsql\\_%'`, &n)
+	return n > 0, err
+}
+
+// lockedUser reports whether the account is there and locked.
+func (s *Server) lockedUser(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	var n int
+	row := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM mysql.user WHERE user = ? AND host = '%' AND account_locked = 'Y'", name)
+	if err := row.Scan(&n); err != nil {
+		return false, fmt.Errorf("look for user %q: %w", name, err)
+	}
+	return n > 0, nil
+}
+
+// completeUser gives a locked account its privileges, and unlocks it.
+func (s *Server) completeUser(ctx context.Context, name, password string) error {
 	dynamic, err := s.knownPrivileges(ctx, adminDynamic)
 	if err != nil {
 		return err
@@ -84,7 +115,10 @@ func (s *Server) CreateUser(ctx context.Context, name, password string) error {
 	if err := s.exec(ctx, "grant privileges", "GRANT "+list+" ON *.* TO ?@'%' WITH GRANT OPTION", name); err != nil {
 		return err
 	}
-	return s.exec(ctx, "revoke privileges", "REVOKE "+systemRevoked+" ON mysql.* FROM ?@'%'", name)
+	if err := s.exec(ctx, "revoke privileges", "REVOKE IF EXISTS "+systemRevoked+" ON mysql.* FROM ?@'%'", name); err != nil {
+		return err
+	}
+	return s.exec(ctx, "unlock user", "ALTER USER ?@'%' IDENTIFIED BY ? ACCOUNT UNLOCK", name, password)
 }
 
 // knownPrivileges keeps those that this server's version has.

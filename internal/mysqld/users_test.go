@@ -28,9 +28,19 @@ func TestClientAccountIsUsefulAndHarmless(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t))
 	writable(t, s, true)
+	// As an interrupted call leaves it.
+	if _, err := s.db.ExecContext(bounded(t), "CREATE USER app@'%' IDENTIFIED BY 'lost' ACCOUNT LOCK"); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := s.HasClients(bounded(t)); err != nil || has {
+		t.Errorf("HasClients: %v, %v", has, err)
+	}
 	const password = `quote ' backslash \ 语`
 	if err := s.CreateUser(bounded(t), "app", password); err != nil {
 		t.Fatal(err)
+	}
+	if has, err := s.HasClients(bounded(t)); err != nil || !has {
+		t.Errorf("HasClients: %v, %v", has, err)
 	}
 	if err := s.CreateUser(bounded(t), "app", "other"); !errors.Is(err, ErrUserExists) {
 		t.Errorf("made twice: %v", err)
