@@ -34,6 +34,8 @@ func sampleMessages() []Message {
 		{Kind: MsgAsk, From: 2, To: 1, First: 9},
 		{Kind: MsgRenew, From: 1, To: 2, Ballot: Ballot{3, 1}, Sent: 1},
 		{Kind: MsgRenewed, Able: true, From: 2, To: 1, Ballot: Ballot{3, 1}, Sent: 1},
+		{Kind: MsgReadIndex, From: 2, To: 1, Sent: 77},
+		{Kind: MsgReadAt, From: 1, To: 2, Ballot: Ballot{3, 1}, Chosen: 9, Sent: 77},
 	}
 }
 

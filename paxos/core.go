@@ -93,13 +93,14 @@ type Effects struct {
 	Vows    []Vow // those addressed to Self go back into Step
 	Fetches []Fetch
 	Chosen  []Entry
+	Reads   []ReadIndex // answers, in no order
 	// Members is set when a membership became valid.
 	Members *Members
 }
 
 // Empty reports whether there is nothing to do.
 func (e *Effects) Empty() bool {
-	return len(e.Records) == 0 && len(e.Free) == 0 && len(e.Vows) == 0 && len(e.Fetches) == 0 && len(e.Chosen) == 0 && e.Members == nil
+	return len(e.Records) == 0 && len(e.Free) == 0 && len(e.Vows) == 0 && len(e.Fetches) == 0 && len(e.Chosen) == 0 && len(e.Reads) == 0 && e.Members == nil
 }
 
 // EventKind tells what happened.
@@ -114,6 +115,7 @@ const (
 	EventCandidacy EventKind = 5 // Able, Delay: may this member lead, and how long should it let others go first
 	EventTransfer  EventKind = 6 // To: renounce leadership in favour of To (0: of anybody)
 	EventFetched   EventKind = 7 // To: a Fetch has been answered; Through is the last instance sent, 0 for none
+	EventReadIndex EventKind = 8 // Token: asks for a ReadIndex with this token, which may never come
 )
 
 // Event is one input of Step.
@@ -126,6 +128,7 @@ type Event struct {
 	Delay   time.Duration
 	To      NodeID
 	Through Instance
+	Token   uint64
 }
 
 // phase says where a member is on its way to leadership.
@@ -245,6 +248,8 @@ func (c *Core) Step(now Time, ev Event) {
 		c.transfer(ev.To)
 	case EventFetched:
 		c.fetched(ev.To, ev.Through)
+	case EventReadIndex:
+		c.readIndex(ev.Token)
 	}
 	if c.phase == leading {
 		c.proposeMembers()
@@ -284,6 +289,10 @@ func (c *Core) receive(m *Message) {
 		c.onRenew(m)
 	case MsgRenewed:
 		c.onRenewed(m)
+	case MsgReadIndex:
+		c.onReadIndex(m)
+	case MsgReadAt:
+		c.onReadAt(m)
 	}
 }
 

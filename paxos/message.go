@@ -26,9 +26,12 @@ const (
 	// that they may overtake the entries that a busy connection carries.
 	MsgRenew   MessageKind = 10 // the leader of Ballot is there; Sent is its clock
 	MsgRenewed MessageKind = 11 // the lease of Ballot is renewed; Sent is echoed
+	// MsgReadIndex and its answer let any member read its own state; see ReadIndex.
+	MsgReadIndex MessageKind = 12 // asks the leader what is chosen; Sent is the asker's token
+	MsgReadAt    MessageKind = 13 // everything answered to anybody before the question is within Chosen; Sent is echoed
 )
 
-var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask", "renew", "renewed"}
+var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask", "renew", "renewed", "readindex", "readat"}
 
 func (k MessageKind) String() string {
 	if int(k) < len(messageNames) && k > 0 {
@@ -73,7 +76,7 @@ type Message struct {
 	Through  Instance // Accepted: contiguously durable under Ballot
 	Received Instance // Accepted: contiguously received under Ballot, not necessarily durable
 	Chosen   Instance // everything through Chosen is chosen, as far as the sender knows
-	Sent     Time     // Accept: the leader's clock when sent; Accepted: that value echoed
+	Sent     Time     // Accept: the leader's clock when sent; Accepted: that value echoed; ReadIndex, ReadAt: a token
 	Entries  []Entry
 }
 
@@ -195,7 +198,7 @@ func DecodeMessage(b []byte) (Message, error) {
 	if n > MaxMessageEntries || int(n) > len(rest)/entryHeader {
 		return Message{}, fmt.Errorf("decode message: %d entries in %d bytes: %w", n, len(rest), ErrMalformed)
 	}
-	if m.Kind < MsgCanvass || m.Kind > MsgRenewed {
+	if m.Kind < MsgCanvass || m.Kind > MsgReadAt {
 		return Message{}, fmt.Errorf("decode message: kind %d: %w", b[0], ErrMalformed)
 	}
 	if n > 0 {

@@ -155,6 +155,8 @@ func (s *story) command(d *datadriven.TestData, n *storyNode) error {
 		}
 		slices.SortFunc(ms.List, func(a, b Member) int { return int(a.ID) - int(b.ID) })
 		s.step(n, Event{Kind: EventMembers, Members: &ms})
+	case "read":
+		s.step(n, Event{Kind: EventReadIndex, Token: uint64(numbers(d, "token")[0])})
 	case "transfer":
 		s.step(n, Event{Kind: EventTransfer, To: numbers(d, "to")[0]})
 	case "able":
@@ -307,6 +309,9 @@ func (s *story) effects(n *storyNode) {
 		}
 		for _, e := range eff.Chosen {
 			s.printf("%d knows chosen %v %s", n.id, e, text(e))
+		}
+		for _, r := range eff.Reads {
+			s.printf("%d may read at %d (token %d)", n.id, r.Instance, r.Token)
 		}
 		if eff.Members != nil {
 			s.printf("%d goes on under %s", n.id, roles(*eff.Members))

@@ -59,6 +59,7 @@ type Group struct {
 	changed chan struct{} // closed at the next change of the view
 
 	recent   recent
+	reads    reads
 	advanced func(paxos.Instance) // nil, or called when chosen has advanced
 }
 
@@ -90,6 +91,7 @@ func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Gr
 		signal: make(chan struct{}, 1), advance: make(chan struct{}), changed: make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
+	g.reads.token = drawToken()
 	g.recent.limit = h.opt.RecentBytes
 	g.view.Store(&View{Members: r.Core().Members()})
 	g.chosen.Store(uint64(r.Core().Chosen()))
@@ -206,6 +208,7 @@ func (g *Group) turn() error {
 	now := g.host.opt.Clock()
 	g.rep.Synced(now, g.host.opt.Log.Durable())
 	g.stepInbox(now, &in)
+	g.stepReads(now)
 	more := g.stepProposals(now)
 	out, err := g.rep.Flush(now)
 	if err != nil {
@@ -220,6 +223,7 @@ func (g *Group) turn() error {
 	for i := range out.Told {
 		out.Told[i].Tell()
 	}
+	g.answerReads(out.Reads)
 	if g.advanced != nil && len(out.Chosen) > 0 {
 		g.advanced(g.Chosen())
 	}

@@ -96,6 +96,7 @@ type Output struct {
 	Told       []Told
 	Messages   []paxos.Message
 	Chosen     []paxos.Entry
+	Reads      []paxos.ReadIndex
 	Sync       bool
 	Leadership paxos.Leadership
 	Lease      paxos.Time // end of this member's own lease, 0 for none
@@ -201,6 +202,7 @@ func (r *Replica) carryOut(now paxos.Time, eff *paxos.Effects) error {
 	for i := range eff.Chosen {
 		r.tell(eff.Chosen[i].Instance)
 	}
+	r.out.Reads = append(r.out.Reads, eff.Reads...)
 	if eff.Members != nil {
 		r.out.Members = eff.Members
 	}

@@ -30,6 +30,9 @@
 //
 //   - one holder of a lease at a time, each by its own clock;
 //
+//   - reads, of a leader under its lease and of anybody by read index, see all that
+//     was answered to anybody before them;
+//
 //   - the log of a node begins no later than where the state of its application ends;
 //
 //   - after all is healed, there is a leader, and what is proposed then is chosen

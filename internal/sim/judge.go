@@ -29,6 +29,7 @@ type judge struct {
 	current   int
 	values    []proposed // by number of proposal
 	wanted    map[uint64]bool
+	answered  paxos.Instance // newest instance that somebody outside knows of
 }
 
 func newJudge(w *world, first paxos.Members) *judge {
@@ -112,6 +113,7 @@ func (j *judge) told(n *node, id uint64, i paxos.Instance, err error) {
 		j.w.fail("told", "node %d tells a proposer twice about value %d", n.id, id)
 	}
 	j.values[id].told = i
+	j.answered = max(j.answered, i)
 	j.w.stats.Told++
 }
 

@@ -69,6 +69,7 @@ type node struct {
 	lead     paxos.Leadership
 	lease    paxos.Time
 	declared paxos.Instance
+	reads    map[uint64]paxos.Instance // by token: what was answered to anybody when it was asked
 }
 
 func (n *node) now() paxos.Time { return n.clock.read(n.w.now) }
@@ -117,7 +118,7 @@ func (n *node) start() {
 	n.rep, n.up = rep, true
 	n.urgent, n.seeking, n.brought = nil, false, nil
 	n.inbox, n.cmds, n.queue, n.ticked, n.turning, n.syncing, n.kicked, n.durable = nil, nil, nil, false, false, false, false, 0
-	n.lead, n.lease = paxos.Leadership{}, 0
+	n.lead, n.lease, n.reads = paxos.Leadership{}, 0, map[uint64]paxos.Instance{}
 	w.judge.restarted(n, rep)
 	n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: n.able})
 	w.queue.push(item{at: w.now + moment(w.between(0, w.p.tick)), kind: itemTick, node: n.index, life: n.life})
@@ -233,6 +234,9 @@ func (n *node) turn() {
 	for k := range out.Told {
 		out.Told[k].Tell()
 	}
+	for _, r := range out.Reads {
+		n.read(r)
+	}
 	n.seek()
 	if more && n.rep.Room() {
 		n.wake()
@@ -279,6 +283,7 @@ func (n *node) publish(out *replica.Output) {
 		n.w.judge.membersFit(n, *out.Members, "now")
 	}
 	n.w.judge.lease(n)
+	n.readHere()
 }
 
 // sync starts a sync, or notes that one is needed after the one that runs. The

@@ -30,6 +30,7 @@ type profile struct {
 	segment                 int64
 	turn                    int  // bytes of entries that a turn takes; 0: no limit
 	forget                  bool // nodes trim what others may lack
+	reads                   bool // nodes ask for read indexes
 	codec                   bool // messages are encoded and decoded on their way
 	length                  time.Duration
 	every                   time.Duration // mean time between troubles
@@ -47,10 +48,11 @@ func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))
 
 // Reshuffle says which seeds change the membership all the time: its multiples.
 // Those of Forget, other than that, are about snapshots: nodes are away for long and
-// the others forget the log.
+// the others forget the log. In those of Reads nodes ask for read indexes.
 const (
 	Reshuffle = 6
 	Forget    = 5
+	Reads     = 7
 )
 
 // draw makes a profile. Most have some trouble of each kind; some have one kind
@@ -89,6 +91,7 @@ func draw(seed uint64, rng *rand.Rand) profile {
 		p.weights[troubleTrim] += 6
 	}
 	p.weights[troubleHealNet] += 2
+	p.reads = seed%Reads == 0
 	switch {
 	case seed%Reshuffle == 0:
 		p.makeReshuffle(rng)

@@ -36,6 +36,7 @@ type Stats struct {
 	Terms     int // leaderships
 	Crashes   int
 	Members   int // memberships decided
+	Reads     int // linearizable reads, under the own lease and by read index
 	Snapshots int // installed
 	Refused   int // snapshots that were too old
 }
@@ -49,6 +50,7 @@ func (s *Stats) Add(o Stats) {
 	s.Terms += o.Terms
 	s.Crashes += o.Crashes
 	s.Members += o.Members
+	s.Reads += o.Reads
 	s.Snapshots += o.Snapshots
 	s.Refused += o.Refused
 }
@@ -70,6 +72,7 @@ type world struct {
 	cut   [8][8]bool      // from, to
 	last  [2][8][8]moment // when the newest message of a link in order arrives; urgent ones overtake
 	calm  bool
+	reads uint64 // questions for a read index
 	truce moment // no trouble before
 
 	duel  *node         // the leader that a duel waits for
@@ -247,6 +250,9 @@ func (w *world) step(it *item) {
 	case itemPropose:
 		if !w.calm {
 			w.burst()
+			if w.p.reads {
+				w.ask()
+			}
 			w.later(w.between(0, 200*time.Millisecond), itemPropose)
 		}
 		return

@@ -8,6 +8,7 @@ const (
 	leader   = "paxos/leader.go"
 	members  = "paxos/members.go"
 	proposer = "paxos/proposer.go"
+	read     = "paxos/read.go"
 	recovery = "internal/replica/recover.go"
 	replica  = "internal/replica/replica.go"
 )
@@ -46,6 +47,11 @@ var All = []Mutant{
 		Old: ` || c.vowed < c.held {`, New: ` {`},
 	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: recovery,
 		Old: `	if first > 0 {`, New: `	if first == 0 {`},
+
+	{Name: "read-without-lease", Every: sim.Reads, Why: "a leader answers readers after its lease", File: read,
+		Old: `c.now < c.LeaseEnd() && `, New: ``},
+	{Name: "read-before-ready", Every: sim.Reads, Why: "a new leader answers readers before it knows what was chosen", File: read,
+		Old: ` && c.chosen >= c.lead.start`, New: ``},
 
 	{Name: "install-forgets-promise", Every: sim.Forget, Why: "a snapshot takes the promise along with the log", File: recovery,
 		Old: `log.Append(wal.Record{Group: group, Kind: wal.KindState, Key: stateSnapshot,`,
