@@ -40,7 +40,8 @@
 //
 // # Its limits
 //
-//   - A value has at most MaxValue bytes; a larger one is refused with ErrTooLarge.
+//   - A value has at most MaxValue bytes; a larger one is refused with ErrTooLarge. Apply
+//     gets a value as a whole, so each member needs memory for the largest one.
 //   - An unknown outcome stays unknown: see ErrUnknown. Values that must not count
 //     twice carry an identity of their own, which the state machine remembers.
 //   - Trim keeps what a member still lacks, Group.Retain instances at most if the state

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// gateWidth is all of a group's gate.
+const gateWidth = 1 << 30
+
 // callSize is what a proposal costs in memory beyond its value, roughly.
 const callSize = 256
 
@@ -51,11 +54,13 @@ type told struct {
 // applier reads the log in order and answers the proposers; a proposer that is alone
 // does that itself as its deputy, which spares the way there and back.
 type group struct {
-	node  *Node
-	opt   Group
-	log   *host.Group
-	space *semaphore.Weighted // bytes between Propose and its answer
-	fresh []told              // touched by the loop only
+	node   *Node
+	opt    Group
+	log    *host.Group
+	space  *semaphore.Weighted // bytes between Propose and its answer
+	gate   *semaphore.Weighted // 1 to queue a value, gateWidth to queue pieces with nothing between
+	window *semaphore.Weighted // bytes of pieces on their way
+	fresh  []told              // touched by the loop only
 
 	mu     sync.Mutex
 	queue  []told         // ascending; guarded by mu
@@ -92,7 +97,10 @@ func (g *group) stand() {
 }
 
 func (n *Node) startGroup(o Group) (*group, error) {
-	g := &group{node: n, opt: o, space: semaphore.NewWeighted(n.opt.MaxInFlight), wake: make(chan struct{}, 1)}
+	g := &group{
+		node: n, opt: o, space: semaphore.NewWeighted(n.opt.MaxInFlight), gate: semaphore.NewWeighted(gateWidth),
+		window: semaphore.NewWeighted(pieceWindow), wake: make(chan struct{}, 1),
+	}
 	g.moved.init()
 	g.candidacy.Store(&candidacy{!o.Never, o.Delay})
 	var err error
@@ -152,14 +160,30 @@ func (g *group) propose(ctx context.Context, value []byte) outcome {
 	if !g.leads() {
 		return outcome{err: ErrNotLeader}
 	}
+	if count := split(value); count > 0 {
+		return g.proposePieces(ctx, value, count)
+	}
+	if err := g.gate.Acquire(ctx, 1); err != nil {
+		return outcome{err: fmt.Errorf("%w: %w", ErrOverload, err)}
+	}
+	return g.proposeOne(ctx, value, 1)
+}
+
+// proposeOne proposes what fits into one instance. The caller has so much of the
+// gate, which is given back when the value is queued. Who waits for space has the gate
+// already: those who have space never wait for it.
+func (g *group) proposeOne(ctx context.Context, value []byte, width int64) outcome {
 	size := int64(len(value)) + callSize
 	if err := g.space.Acquire(ctx, size); err != nil {
+		g.gate.Release(width)
 		return outcome{err: fmt.Errorf("%w: %w", ErrOverload, err)}
 	}
 	c := calls.Get().(*call)
 	c.size = size
 	c.state.Store(waits)
-	if err := g.log.ProposeHere(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) }); err != nil {
+	err := g.log.ProposeHere(value, func(i paxos.Instance, err error) { g.chosen(c, i, err) })
+	g.gate.Release(width)
+	if err != nil {
 		g.space.Release(size)
 		return outcome{err: err}
 	}
@@ -290,7 +314,7 @@ func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, err
 			return waiting, ErrClosed
 		}
 		i++
-		var result any
+		o := outcome{instance: i}
 		if g.opt.Machine != nil {
 			e, err := g.log.Read(i)
 			if err != nil {
@@ -298,8 +322,9 @@ func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, err
 			}
 			switch e.Kind {
 			case paxos.Normal:
-				result = g.opt.Machine.Apply(i, e.Data)
-				g.given.Store(uint64(i))
+				if o, err = g.applyEntry(e); err != nil {
+					return waiting, err
+				}
 			case paxos.Membership:
 				g.turnPage(i, e.Data)
 			}
@@ -308,12 +333,26 @@ func (g *group) applyThrough(target paxos.Instance, waiting []told) ([]told, err
 		}
 		g.applied.Store(uint64(i))
 		if len(waiting) > 0 && waiting[0].instance == i {
-			g.answer(waiting[0].call, outcome{instance: i, result: result})
+			g.answer(waiting[0].call, o)
 			waiting = waiting[1:]
 		}
 	}
 	g.moved.send()
 	return waiting, nil
+}
+
+// applyEntry applies the value that an entry completes, if it completes one.
+func (g *group) applyEntry(e paxos.Entry) (outcome, error) {
+	value, ok, err := g.whole(e, paxos.Instance(g.given.Load()))
+	if err != nil {
+		return outcome{}, err
+	}
+	if !ok {
+		return outcome{err: errVoid}, nil // only a last piece is waited for
+	}
+	result := g.opt.Machine.Apply(e.Instance, value)
+	g.given.Store(uint64(e.Instance))
+	return outcome{instance: e.Instance, result: result}, nil
 }
 
 func (g *group) isOver() bool { return g.ended.Load() || g.node.ctx.Err() != nil }

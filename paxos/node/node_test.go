@@ -62,6 +62,7 @@ type trio struct {
 	every   uint64
 	retain  uint64
 	keep    int
+	lease   time.Duration
 	segment int64
 	machine func(paxos.NodeID, *tape) StateMachine // nil: the tape itself
 }
@@ -81,7 +82,7 @@ func listen(t *testing.T, addr string) net.Listener {
 }
 
 func newTrio(t *testing.T, edit func(*trio)) *trio {
-	c := &trio{t: t, dir: t.TempDir(), nodes: map[paxos.NodeID]*Node{}, tapes: map[paxos.NodeID][]*tape{}, groups: 1, segment: 1 << 20}
+	c := &trio{t: t, dir: t.TempDir(), nodes: map[paxos.NodeID]*Node{}, tapes: map[paxos.NodeID][]*tape{}, groups: 1, segment: 1 << 20, lease: 500 * time.Millisecond}
 	if edit != nil {
 		edit(c)
 	}
@@ -105,7 +106,7 @@ func newTrio(t *testing.T, edit func(*trio)) *trio {
 func (c *trio) options(id paxos.NodeID, l net.Listener) Options {
 	o := Options{
 		Dir: filepath.Join(c.dir, fmt.Sprint(id)), ID: id, Cluster: "test", Listener: l, Members: c.members, Insecure: true,
-		Lease: 500 * time.Millisecond, Heartbeat: 50 * time.Millisecond, SegmentSize: c.segment, keep: c.keep,
+		Lease: c.lease, Heartbeat: 50 * time.Millisecond, SegmentSize: c.segment, keep: c.keep,
 	}
 	c.tapes[id] = nil
 	for g := range c.groups {

@@ -11,8 +11,9 @@ import (
 	"github.com/phxsql/phxsql/paxos"
 )
 
-// MaxValue is the largest value in bytes that Propose takes.
-const MaxValue = 16 << 20
+// MaxValue is the largest value in bytes that Propose takes. One above 1 MiB is
+// proposed in pieces, and values that are proposed after it wait until it is queued.
+const MaxValue = 1 << 30
 
 // StateMachine is what a group replicates. Its methods are called one at a time,
 // but not always from the same goroutine.
@@ -94,7 +95,8 @@ type Options struct {
 	Lease, Heartbeat time.Duration
 	ClockError       float64
 	// MaxInFlight limits the bytes of a group's values between Propose and its
-	// answer; default 32 MiB. At the limit Propose waits, first come, first served.
+	// answer; default 32 MiB. At the limit Propose waits, first come, first served. The
+	// pieces of a large value have a limit of their own.
 	MaxInFlight int64
 	// SegmentSize is the size of the log's files, default 64 MiB.
 	SegmentSize int64
@@ -141,7 +143,7 @@ func (o *Options) fill() {
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = 32 << 20
 	}
-	o.MaxInFlight = max(o.MaxInFlight, MaxValue+callSize)
+	o.MaxInFlight = max(o.MaxInFlight, pieceSize+pieceHeader+callSize)
 	if o.keep == 0 {
 		o.keep = keepBytes
 	}

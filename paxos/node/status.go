@@ -47,7 +47,7 @@ func (n *Node) Status(ctx context.Context, id paxos.Group) (Status, error) {
 }
 
 // Read returns a chosen value from the log; ok is false when the instance carries
-// none (it fills a gap, or is a membership).
+// none (it fills a gap, is a membership, or a piece of a large value before the last).
 func (n *Node) Read(id paxos.Group, i paxos.Instance) (value []byte, ok bool, err error) {
 	g, err := n.group(id)
 	if err != nil {
@@ -60,5 +60,11 @@ func (n *Node) Read(id paxos.Group, i paxos.Instance) (value []byte, ok bool, er
 	if err != nil {
 		return nil, false, fmt.Errorf("read from group %d: %w", id, err)
 	}
-	return e.Data, e.Kind == paxos.Normal, nil
+	if e.Kind != paxos.Normal {
+		return nil, false, nil
+	}
+	if value, ok, err = g.whole(e, 0); err != nil {
+		return nil, false, fmt.Errorf("read from group %d: %w", id, err)
+	}
+	return value, ok, nil
 }
