@@ -32,8 +32,8 @@ vet:
 # The end-to-end tests run alone: they measure time on real processes.
 test: vet ## everything, with a count at the end
 	{ rc=0; \
-	  $(GO) test -json -timeout 5m $(UNIT) || rc=1; \
-	  $(if $(E2E),$(GO) test -json -timeout 18m -p 1 $(E2E) || rc=1;) \
+	  $(GO) test -json -timeout 15m $(UNIT) || rc=1; \
+	  $(if $(E2E),$(GO) test -json -timeout 25m -p 1 $(E2E) || rc=1;) \
 	  exit $$rc; } | $(SUM) -show /test/e2e
 
 test-unit: ## without the end-to-end tests
