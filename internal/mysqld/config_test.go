@@ -144,3 +144,26 @@ func TestUnsupportedEngineIsNotOpened(t *testing.T) {
 		t.Error("opened without an engine")
 	}
 }
+
+// TestLeftoversOfReplicationAreRemoved: a server killed while it tried its folder
+// for loads left a file in a shared one, and its applier never started again.
+func TestLeftoversOfReplicationAreRemoved(t *testing.T) {
+	c := Config{Dir: t.TempDir(), ServerID: 3}.withDefaults()
+	dir := c.path(loadName)
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "SQL_LOAD-of-an-earlier-life"), nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := emptyDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Fatalf("left %v, %v", left, err)
+	}
+	if !strings.Contains(c.runOptionFile(), "\nreplica_load_tmpdir=\""+dir) && !strings.Contains(c.runOptionFile(), "\nreplica_load_tmpdir="+dir) {
+		t.Fatal("the server loads elsewhere")
+	}
+}

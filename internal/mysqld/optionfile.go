@@ -17,6 +17,7 @@ const (
 	cnfName      = "my.cnf"
 	accountsName = "accounts.sql"
 	errorLogName = "error.log"
+	loadName     = "load"
 	pidName      = "mysqld.pid"
 	socketName   = "mysqld.sock"
 	dataName     = "data"
@@ -145,6 +146,7 @@ func (c Config) replication(f *optionFile) {
 	f.set("replicate_same_server_id", 1)
 	f.flag("skip_replica_start")
 	f.set("relay_log", "relay")
+	f.set("replica_load_tmpdir", c.path(loadName))
 	f.set("relay_log_recovery", "ON")
 	f.set("replica_parallel_workers", 4)
 	f.set("replica_preserve_commit_order", "ON")

@@ -54,3 +54,16 @@ func replaceBinlog(data string, content []byte) error {
 	}
 	return nil
 }
+
+// emptyDir makes a folder of the server's own for what replication loads. A
+// server that is killed while it tries the folder leaves a file there that no
+// later one gets past.
+func emptyDir(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("empty folder of replication: %w", err)
+	}
+	if err := os.Mkdir(path, 0o750); err != nil {
+		return fmt.Errorf("empty folder of replication: %w", err)
+	}
+	return nil
+}

@@ -225,6 +225,9 @@ func (s *Server) Start(ctx context.Context) error {
 
 // run starts a server whose files are ready; work is held.
 func (s *Server) run(ctx context.Context) error {
+	if err := emptyDir(s.cfg.path(loadName)); err != nil {
+		return fmt.Errorf("start mysqld: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartTimeout)
 	defer cancel()
 	p, offset, err := s.launch(ctx, "--defaults-file="+s.cfg.path(cnfName))
