@@ -203,7 +203,7 @@ func (a *Agent) component(name string) *slog.Logger { return a.log.With(telemetr
 // buildLog opens the log and the network of members.
 func (a *Agent) buildLog() error {
 	var err error
-	a.wal, err = wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(a.cfg.Node.DataDir, "log"), Logger: a.component("wal")})
+	a.wal, err = wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(a.cfg.Node.DataDir, "log"), Salvage: true, Logger: a.component("wal")})
 	if err != nil {
 		return err
 	}

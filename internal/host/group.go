@@ -57,6 +57,7 @@ type Group struct {
 	waiters int
 	advance chan struct{} // closed when chosen advances and somebody waits
 	changed chan struct{} // closed at the next change of the view
+	mended  chan struct{} // closed when a damaged entry is repaired next
 
 	recent   recent
 	reads    reads
@@ -88,7 +89,7 @@ type Status struct {
 func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Group {
 	g := &Group{
 		host: h, id: id, cfg: cfg, rep: r,
-		signal: make(chan struct{}, 1), advance: make(chan struct{}), changed: make(chan struct{}),
+		signal: make(chan struct{}, 1), advance: make(chan struct{}), changed: make(chan struct{}), mended: make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
 	g.reads.token = drawToken()
@@ -224,6 +225,7 @@ func (g *Group) turn() error {
 		out.Told[i].Tell()
 	}
 	g.answerReads(out.Reads)
+	g.noteMended(out.Mended)
 	if g.advanced != nil && len(out.Chosen) > 0 {
 		g.advanced(g.Chosen())
 	}
@@ -444,7 +446,8 @@ func (g *Group) WaitChosen(ctx context.Context, i paxos.Instance) error {
 	}
 }
 
-// Read returns a chosen entry. Its data must not be changed.
+// Read returns a chosen entry. Its data must not be changed. What is damaged in the
+// log is fetched from another member, which may take seconds.
 func (g *Group) Read(i paxos.Instance) (paxos.Entry, error) {
 	if i > g.Chosen() {
 		return paxos.Entry{}, fmt.Errorf("read instance %d: not chosen yet", i)
@@ -452,7 +455,7 @@ func (g *Group) Read(i paxos.Instance) (paxos.Entry, error) {
 	if e, ok := g.recent.get(i); ok {
 		return e, nil
 	}
-	return replica.ReadEntry(g.host.opt.Log, wal.Group(g.id), i)
+	return g.readLog(i)
 }
 
 // First is the oldest instance in the log.

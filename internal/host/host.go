@@ -98,9 +98,17 @@ func (h *Host) Start(id paxos.Group, cfg paxos.Config) (*Group, error) {
 // a turn whenever Chosen has advanced, after the proposers were told. It must
 // not wait for anything.
 func (h *Host) StartObserved(id paxos.Group, cfg paxos.Config, advanced func(paxos.Instance)) (*Group, error) {
+	rotten, err := h.assess(id)
+	if err != nil {
+		return nil, err
+	}
 	r, err := replica.Open(h.opt.Log, wal.Group(id), cfg, h.opt.Clock())
 	if err != nil {
 		return nil, err
+	}
+	for _, i := range rotten {
+		h.opt.Logger.Warn("entry is damaged, others are asked for it", "group", id, "instance", i)
+		r.Repair(h.opt.Clock(), i)
 	}
 	g := newGroup(h, id, cfg, r)
 	g.advanced = advanced

@@ -11,6 +11,26 @@ import (
 
 // Recover reads the state of a group from its log.
 func Recover(log Reader, group wal.Group) (paxos.State, error) {
+	st, err := recoverMarks(log, group)
+	if err != nil {
+		return st, err
+	}
+	_, last := log.Bounds(group)
+	for i := uint64(st.Chosen) + 1; i <= last; i++ {
+		e, err := readEntry(log, group, paxos.Instance(i))
+		if errors.Is(err, wal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return st, fmt.Errorf("recover group %d: %w", group, err)
+		}
+		st.Entries = append(st.Entries, e)
+	}
+	return st, nil
+}
+
+// recoverMarks reads all but the entries.
+func recoverMarks(log Reader, group wal.Group) (paxos.State, error) {
 	var st paxos.State
 	if b, ok := log.State(group, stateBallot); ok {
 		if len(b) != 16 {
@@ -35,19 +55,9 @@ func Recover(log Reader, group wal.Group) (paxos.State, error) {
 		}
 		st.Chosen = max(st.Chosen, at)
 	}
-	first, last := log.Bounds(group)
+	first, _ := log.Bounds(group)
 	if first > 0 {
 		st.Chosen = max(st.Chosen, paxos.Instance(first-1)) // only what is chosen is ever trimmed
-	}
-	for i := uint64(st.Chosen) + 1; i <= last; i++ {
-		e, err := readEntry(log, group, paxos.Instance(i))
-		if errors.Is(err, wal.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return st, fmt.Errorf("recover group %d: %w", group, err)
-		}
-		st.Entries = append(st.Entries, e)
 	}
 	return st, nil
 }

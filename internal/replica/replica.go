@@ -70,6 +70,9 @@ type Replica struct {
 	log   Log
 	core  *paxos.Core
 
+	rotten      map[paxos.Instance]bool // chosen entries that the log has lost
+	rottenAsked paxos.Time
+
 	appended wal.LSN
 	owed     []promise
 	waiters  []waiter // ascending by instance, all of term
@@ -97,6 +100,7 @@ type Output struct {
 	Messages   []paxos.Message
 	Chosen     []paxos.Entry
 	Reads      []paxos.ReadIndex
+	Mended     []paxos.Instance // damaged entries that were written anew
 	Sync       bool
 	Leadership paxos.Leadership
 	Lease      paxos.Time // end of this member's own lease, 0 for none
@@ -134,7 +138,12 @@ func Open(log Log, group wal.Group, cfg paxos.Config, now paxos.Time) (*Replica,
 func (r *Replica) Core() *paxos.Core { return r.core }
 
 // Step takes in an event. Its effects are carried out by the next Flush.
-func (r *Replica) Step(now paxos.Time, ev paxos.Event) { r.core.Step(now, ev) }
+func (r *Replica) Step(now paxos.Time, ev paxos.Event) {
+	if len(r.rotten) > 0 {
+		r.stepRotten(now, &ev)
+	}
+	r.core.Step(now, ev)
+}
 
 // Room reports whether Propose may be called.
 func (r *Replica) Room() bool { return r.core.Room() }
@@ -302,6 +311,9 @@ func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 	for i := f.First; i <= f.Through && size < f.Limit; i++ {
 		e, err := readEntry(r.log, r.group, i)
 		if err != nil {
+			if bad := new(wal.CorruptError); errors.As(err, &bad) {
+				r.Repair(now, i)
+			}
 			break // what is trimmed or damaged here must come from another member
 		}
 		m.Entries = append(m.Entries, e)

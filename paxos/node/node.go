@@ -58,7 +58,7 @@ func (n *Node) build() error {
 		return err
 	}
 	var err error
-	n.log, err = wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(n.opt.Dir, "log"), SegmentSize: n.opt.SegmentSize, Logger: n.opt.Logger})
+	n.log, err = wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(n.opt.Dir, "log"), SegmentSize: n.opt.SegmentSize, Salvage: true, Logger: n.opt.Logger})
 	if err != nil {
 		return err
 	}
