@@ -141,10 +141,14 @@ func (g *Group) Propose(data []byte, done func(paxos.Instance, error)) error {
 }
 
 // ProposeHere is Propose for callers that hold no lock which a Done callback of
-// this group takes: it may run a turn, and so call them.
+// this group takes: it may run a turn, and so call them. It does not wait for a full
+// disk, but fails with ErrDiskFull.
 func (g *Group) ProposeHere(data []byte, done func(paxos.Instance, error)) error {
 	if len(data) > paxos.MaxEntryData {
 		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
+	}
+	if g.host.DiskFull() {
+		return ErrDiskFull
 	}
 	if err := g.enqueue(proposal{data, done}); err != nil {
 		return err

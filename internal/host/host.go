@@ -25,6 +25,10 @@ import (
 // ErrNotLeader refuses a proposal on a member that does not lead.
 var ErrNotLeader = errors.New("this member does not lead")
 
+// ErrDiskFull refuses a proposal while the log waits for room on its disk. What was
+// proposed before waits with it, and what is chosen is served.
+var ErrDiskFull = errors.New("no room for the log on this disk, not proposed")
+
 // ErrClosed refuses work on a closed host.
 var ErrClosed = errors.New("host is closed")
 

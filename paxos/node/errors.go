@@ -16,6 +16,10 @@ var (
 	// ErrOverload says that the value was not proposed: too many bytes were
 	// on their way for as long as the context lived.
 	ErrOverload = errors.New("too much in flight, not proposed")
+	// ErrDiskFull says that the value was not proposed, because the disk of this node has
+	// no room for the log. What is chosen is still served; the way on is to free space or to
+	// move leadership.
+	ErrDiskFull = host.ErrDiskFull
 	// ErrTooLarge refuses a value above MaxValue.
 	ErrTooLarge = errors.New("value too large")
 	// ErrClosed says that the Node is closed.

@@ -1,0 +1,79 @@
+package host
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/vfs"
+)
+
+// TestAFullDiskRefusesProposalsAndRecovers fills the disk of the leader: proposals are
+// refused by name, what is chosen can be read, and with room all goes on.
+func TestAFullDiskRefusesProposalsAndRecovers(t *testing.T) {
+	disks := map[int]*vfs.Mem{}
+	_, nodes := startThree(t, func(id int) (vfs.FS, string) {
+		disks[id] = vfs.NewMem()
+		return disks[id], "/log"
+	})
+	lead := waitLeader(t, nodes...)
+	var disk *vfs.Mem
+	for k, n := range nodes {
+		if n == lead {
+			disk = disks[k+1]
+		}
+	}
+	disk.SetFreeSpace(1000)
+	told := make(chan error, 1000)
+	open := 0
+	give := func() error {
+		err := lead.group.ProposeHere(make([]byte, 1<<20), func(_ paxos.Instance, err error) { told <- err })
+		if err == nil {
+			open++
+		}
+		return err
+	}
+	deadline := time.After(20 * time.Second)
+	for refused := false; !refused; {
+		switch err := give(); {
+		case errors.Is(err, ErrDiskFull):
+			refused = true
+		case err != nil:
+			t.Fatal(err)
+		case open > 100:
+			t.Fatal("100 MiB fit into a full disk")
+		}
+		for open > 0 && len(told) > 0 {
+			if err := <-told; err != nil {
+				t.Fatal(err)
+			}
+			open--
+		}
+	}
+	if _, err := lead.group.Read(1); err != nil {
+		t.Errorf("read on a full disk: %v", err)
+	}
+	disk.SetFreeSpace(-1)
+	for ; open > 0; open-- {
+		select {
+		case err := <-told:
+			if err != nil && lead.group.Leader().Leader == 0 {
+				t.Fatal(err)
+			}
+		case <-deadline:
+			t.Fatal("proposals from before are not answered")
+		}
+	}
+	for lead.host.DiskFull() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("the log does not notice the room")
+		}
+	}
+	next := waitLeader(t, nodes...)
+	if propose(t, next, 0, 10) != 10 {
+		t.Error("proposals are not chosen after the disk has room again")
+	}
+}
