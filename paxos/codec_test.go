@@ -78,6 +78,18 @@ func TestWireFormatStaysAsItIs(t *testing.T) {
 	}
 }
 
+// TestMessagesOfNewerKindsAreNamed: a receiver must tell them from broken ones.
+func TestMessagesOfNewerKindsAreNamed(t *testing.T) {
+	m := Message{Kind: MsgReadAt + 1, From: 1, To: 2}
+	if _, err := DecodeMessage(m.AppendTo(nil)); !errors.Is(err, ErrUnknownKind) || !errors.Is(err, ErrMalformed) {
+		t.Errorf("kind %d: %v", m.Kind, err)
+	}
+	m.Kind = 0
+	if _, err := DecodeMessage(m.AppendTo(nil)); errors.Is(err, ErrUnknownKind) || !errors.Is(err, ErrMalformed) {
+		t.Errorf("kind 0: %v", err)
+	}
+}
+
 func TestDecodersRefuseWhatIsCut(t *testing.T) {
 	for _, m := range sampleMessages() {
 		b := m.AppendTo(nil)

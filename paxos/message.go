@@ -106,6 +106,11 @@ const (
 // membership or record.
 var ErrMalformed = errors.New("malformed")
 
+// ErrUnknownKind is wrapped, beside ErrMalformed, by the error about a message of a kind
+// that this version does not know: a newer one sent it. The receiver drops it and
+// goes on.
+var ErrUnknownKind = errors.New("unknown kind of message")
+
 // EncodedSize returns the length of the encoded message in bytes.
 func (m *Message) EncodedSize() int {
 	n := messageHeader
@@ -198,7 +203,10 @@ func DecodeMessage(b []byte) (Message, error) {
 	if n > MaxMessageEntries || int(n) > len(rest)/entryHeader {
 		return Message{}, fmt.Errorf("decode message: %d entries in %d bytes: %w", n, len(rest), ErrMalformed)
 	}
-	if m.Kind < MsgCanvass || m.Kind > MsgReadAt {
+	if m.Kind > MsgReadAt {
+		return Message{}, fmt.Errorf("decode message: %w %d: %w", ErrUnknownKind, b[0], ErrMalformed)
+	}
+	if m.Kind < MsgCanvass {
 		return Message{}, fmt.Errorf("decode message: kind %d: %w", b[0], ErrMalformed)
 	}
 	if n > 0 {

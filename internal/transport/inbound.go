@@ -307,6 +307,10 @@ func (in *inbound) message(b *batch, f frame) error {
 		p = bytes.Clone(p) // entries point into it
 	}
 	m, err := paxos.DecodeMessage(p)
+	if errors.Is(err, paxos.ErrUnknownKind) {
+		in.stats.droppedFalse.Add(1) // of a newer release, which can do without an answer
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("read message: %w: %w", ErrMalformed, err)
 	}
