@@ -109,6 +109,9 @@ func (r *rotting) start(t *testing.T) (*node, error) {
 
 func (r *rotting) readAll(t *testing.T, n *node) {
 	t.Helper()
+	if err := n.group.WaitChosen(t.Context(), r.at[len(r.at)-1]); err != nil {
+		t.Fatal(err) // what is chosen is known again with a leader's help
+	}
 	for k, i := range r.at {
 		e, err := n.group.Read(i)
 		if err != nil || !bytes.Equal(e.Data, r.value(k)) {

@@ -143,9 +143,15 @@ func (t *Tail) inspect(w *wire) (*gtid.Set, error) {
 		return nil, fmt.Errorf("inspect server: %w", err)
 	}
 	extra := executed.Clone()
-	extra.Subtract(t.known)
+	extra.Subtract(t.before)
+	extra.Subtract(t.proposed)
 	if !extra.Empty() {
 		return nil, fmt.Errorf("%w: %s", ErrDiverged, clipSet(extra))
+	}
+	lacks := t.before.Clone()
+	lacks.Subtract(executed)
+	if !lacks.Empty() {
+		return nil, fmt.Errorf("%w: it lacks %s of the log and would use these GTIDs again", ErrUnfit, clipSet(lacks))
 	}
 	return executed, nil
 }

@@ -21,8 +21,12 @@ func (s *stream) beginTxn(h binlog.Header) error {
 	s.txn = entry.Txn{GTID: tx.GTID, Size: tx.Length}
 	s.left = tx.Length
 	switch {
-	case s.t.known.Contains(tx.GTID):
+	case s.t.proposed.Contains(tx.GTID):
 		s.mode = skipping
+	case s.t.before.Contains(tx.GTID):
+		// The log has another transaction of this name. To acknowledge this one
+		// would lose it.
+		return fmt.Errorf("read dump: %w: %v is in the log from before", ErrDiverged, tx.GTID)
 	case tx.Length > uint64(s.t.o.ChunkSize):
 		if err := s.proposeGroup(); err != nil {
 			return err

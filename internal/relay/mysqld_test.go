@@ -400,11 +400,41 @@ func tailNamesItsEnd(t *testing.T, r *rig) {
 	if err := tail.Run(t.Context()); !errors.Is(err, ErrDiverged) {
 		t.Errorf("tail ended with %v", err)
 	}
+	forgetful := NewTail(r.log, withMore{r.journal, txid(7)}, r.options())
+	if err := forgetful.Run(t.Context()); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "lacks") {
+		t.Errorf("a server that lacks a part of the log: tail ended with %v", err)
+	}
 	r.attach()
 	r.master.kill()
 	r.master.start()
 	if err := <-r.ended; !errors.Is(err, ErrServerGone) {
 		t.Errorf("tail ended with %v", err)
 	}
+	r.remind()
 	r.attach()
+}
+
+// withMore is a ledger of a log that holds one transaction more.
+type withMore struct {
+	*Journal
+	more gtid.GTID
+}
+
+func (l withMore) Executed() *gtid.Set {
+	set := l.Journal.Executed()
+	set.Add(l.more)
+	return set
+}
+
+// remind gives the restarted master the GTIDs of the log that it has forgotten, those
+// of statements without rows, as a Source does for its followers.
+func (r *rig) remind() {
+	r.t.Helper()
+	lacks := r.journal.Executed()
+	lacks.Subtract(r.master.executed())
+	for g := range lacks.All() {
+		for _, q := range []string{"SET sql_log_bin = 0", "SET gtid_next = '" + g.String() + "'", "BEGIN", "COMMIT", "SET gtid_next = 'AUTOMATIC'", "SET sql_log_bin = 1"} {
+			r.master.exec(q)
+		}
+	}
 }

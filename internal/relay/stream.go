@@ -29,7 +29,7 @@ const (
 	between  mode = iota // no transaction is being read
 	grouping             // into a Transactions value
 	chunking             // into Chunk values
-	skipping             // nowhere: it is known
+	skipping             // nowhere: it was proposed before
 )
 
 // stream reads the events of one dump. Event bytes go from the socket's buffer

@@ -109,7 +109,7 @@ func (c *collector) Propose(data []byte, done func(paxos.Instance, error)) error
 // read runs the bytes of a dump through a tail until they end.
 func read(t testing.TB, p Proposer, known *gtid.Set, in io.Reader, groupSize, chunkSize int) (*Tail, error) {
 	tail := NewTail(p, nil, TailOptions{Epoch: 1, Node: 1, GroupSize: groupSize, ChunkSize: chunkSize, Logger: quiet()})
-	tail.known = known
+	tail.proposed = known
 	tail.cancel = func(err error) { t.Errorf("tail ends: %v", err) }
 	return tail, newStream(tail, bufio.NewReaderSize(in, tailBuffer)).run()
 }
@@ -246,6 +246,24 @@ func TestStreamSkipsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// A server that lacks a transaction of the log uses its GTID again. Taking that for a
+// repetition would acknowledge what is in no log.
+func TestStreamRefusesAGTIDOfTheLog(t *testing.T) {
+	f := newFakeServer()
+	f.txn(true, 100, 31)
+	f.txn(true, 100, 31)
+	c := &collector{}
+	tail := NewTail(c, nil, TailOptions{Epoch: 1, Node: 1, Logger: quiet()})
+	tail.before.Add(txid(2))
+	err := newStream(tail, bufio.NewReader(bytes.NewReader(f.out))).run()
+	if !errors.Is(err, ErrDiverged) {
+		t.Fatalf("ended with %v", err)
+	}
+	if s := tail.Stats(); s.Skipped != 0 || s.Transactions > 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 // Positions have 32 bits in an event but files may be larger.
 func TestPositionsBeyond32Bits(t *testing.T) {
 	s := newStream(NewTail(nil, nil, TailOptions{Logger: quiet()}), nil)
@@ -376,7 +394,7 @@ func BenchmarkTailFraming(b *testing.B) {
 	}
 	p := &discardProposer{}
 	tail := NewTail(p, nil, TailOptions{Epoch: 1, Node: 1, Logger: quiet()})
-	tail.known = &gtid.Set{}
+	tail.proposed = &gtid.Set{}
 	const group = 8 // transactions that arrive together
 	src := &repeat{b: f.out[head:], step: (len(f.out) - head) / txns * group}
 	s := newStream(tail, bufio.NewReaderSize(io.MultiReader(bytes.NewReader(f.out[:head]), src), tailBuffer))
@@ -389,7 +407,7 @@ func BenchmarkTailFraming(b *testing.B) {
 	}
 	for n := 0; b.Loop(); n++ { // one transaction of five events each
 		if n%txns == 0 { // the same ones come again
-			tail.known, tail.tracker = &gtid.Set{}, semisync.Tracker{}
+			tail.proposed, tail.tracker = &gtid.Set{}, semisync.Tracker{}
 		}
 		for range 5 {
 			if s.idle() {

@@ -26,7 +26,7 @@ var (
 	// or wrote an event that cannot be carried.
 	ErrUnfit = errors.New("server unfit to be master")
 	// ErrDiverged says that the server holds transactions that are not in the
-	// log. It must be rebuilt.
+	// log, or used a GTID of the log for another one. It must be rebuilt.
 	ErrDiverged = errors.New("server holds transactions that the log does not")
 )
 
@@ -89,8 +89,13 @@ type Tail struct {
 	logger *slog.Logger
 	cancel context.CancelCauseFunc
 
-	known   *gtid.Set // proposed here or in the log before; only Run's goroutine
-	pid     int32     // of the server process
+	// The server sends what it wrote itself in this epoch, so nothing from before
+	// can come, and what was proposed comes again after a reconnect only. Both
+	// belong to Run's goroutine.
+	before   *gtid.Set // in the log when the Tail began
+	proposed *gtid.Set // proposed by this Tail
+
+	pid     int32 // of the server process
 	doneFn  func(paxos.Instance, error)
 	ackable chan struct{} // holds a token when an acknowledgement may be due
 
@@ -117,7 +122,10 @@ func NewTail(p Proposer, ledger Ledger, o TailOptions) *Tail {
 	if o.Patience <= 0 {
 		o.Patience = 5 * time.Second
 	}
-	t := &Tail{o: o, p: p, ledger: ledger, logger: o.Logger, ackable: make(chan struct{}, 1)}
+	t := &Tail{
+		o: o, p: p, ledger: ledger, logger: o.Logger, ackable: make(chan struct{}, 1),
+		before: &gtid.Set{}, proposed: &gtid.Set{},
+	}
 	t.doneFn = t.done
 	return t
 }
@@ -129,7 +137,7 @@ func (t *Tail) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	t.cancel = cancel
-	t.known = t.ledger.Executed()
+	t.before = t.ledger.Executed()
 	backoff := newBackoff()
 	for {
 		connected, err := t.attach(ctx)
@@ -175,7 +183,7 @@ func (t *Tail) propose(data []byte, txns []entry.Txn, end semisync.Position, siz
 	t.mu.Unlock()
 	if !end.IsZero() {
 		for i := range txns {
-			t.known.Add(txns[i].GTID)
+			t.proposed.Add(txns[i].GTID)
 		}
 	}
 	if err := t.p.Propose(data, t.doneFn); err != nil {
@@ -204,7 +212,7 @@ func (t *Tail) wakeAcker() {
 	}
 }
 
-// skipped says that a transaction that is known came again.
+// skipped says that a transaction that was proposed came again.
 func (t *Tail) skipped(end semisync.Position) {
 	t.mu.Lock()
 	t.tracker.Sent(end)
