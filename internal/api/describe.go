@@ -37,6 +37,10 @@ func (d *Describer) value(le *LogEntry, data []byte) {
 		return
 	}
 	le.Kind, le.Epoch, le.Node, le.Last = v.Kind.String(), v.Epoch, paxos.NodeID(v.Node), v.Last
+	if v.Kind.Notice() {
+		le.Detail = string(clip(v.Events))
+		return
+	}
 	if v.Kind == entry.Epoch {
 		d.epoch, d.begun = v.Epoch, true
 		le.ServerUUID = v.ServerUUID.String()

@@ -31,7 +31,17 @@ const (
 	Epoch        Kind = 1 // a new master begins; it discards an unfinished chunked transaction
 	Transactions Kind = 2 // one or more whole transactions
 	Chunk        Kind = 3 // a part of one transaction that is too large for one value
+
+	// FirstNotice is the first kind of notices. A notice holds no transaction and
+	// belongs to no epoch: it changes nothing of what counts, so a reader that does
+	// not know its kind passes over it.
+	FirstNotice Kind = 128
+	Event       Kind = 128 // what happened and why, see package events
+	Audit       Kind = 129 // where members compare their rows, see package audit
 )
+
+// Notice reports whether values of the kind are notices.
+func (k Kind) Notice() bool { return k >= FirstNotice }
 
 func (k Kind) String() string {
 	switch k {
@@ -41,6 +51,10 @@ func (k Kind) String() string {
 		return "transactions"
 	case Chunk:
 		return "chunk"
+	case Event:
+		return "event"
+	case Audit:
+		return "audit"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -58,7 +72,8 @@ type Txn struct {
 // the bytes from Offset on of the single transaction in Txns, whose Size is that
 // of the whole transaction; a chunk may end anywhere, also within an event.
 // Last is set on the chunk that completes the transaction, and only there. Epoch
-// holds the new master's server UUID and no events.
+// holds the new master's server UUID and no events. Of a notice, Events is its
+// text, Node the node that has it to say.
 type Value struct {
 	Kind       Kind
 	Epoch      uint64 // the epoch that the value belongs to; of an Epoch value, the one that begins
@@ -78,7 +93,7 @@ type Value struct {
 //	| u8 = 1  | u8   | u8    | u8 | txns u32   | u64   | u64   | u64      | body   | u32 |
 //	|         |      |       |    |            |       |       | (Chunk)  | u32    |     |
 //	+---------+------+-------+----+------------+-------+-------+----------+--------+-----+
-//	40 body: the events; of an Epoch, the server UUID (16 bytes)
+//	40 body: the events; of an Epoch, the server UUID (16 bytes); of a notice, its text
 //	   then for each transaction:
 //	+---------+---------+----------+---------------+-----+
 //	| uuid 16 | gno u64 | size u64 | tag length u8 | tag |
@@ -93,6 +108,8 @@ const (
 
 	// MaxTxns is the largest number of transactions in one value.
 	MaxTxns = 1 << 20
+	// MaxNotice is the largest text of a notice in bytes.
+	MaxNotice = 64 << 10
 )
 
 // ErrMalformed is wrapped by every error about bytes that are not a value.
@@ -171,6 +188,9 @@ func (v *Value) decodeTable(b []byte, n int) error {
 
 // check tells whether the fields fit together.
 func (v *Value) check() error {
+	if v.Kind.Notice() && (len(v.Txns) != 0 || len(v.Events) == 0 || len(v.Events) > MaxNotice) {
+		return fmt.Errorf("check %v: %d transactions, text of %d bytes: %w", v.Kind, len(v.Txns), len(v.Events), ErrMalformed)
+	}
 	if v.Kind != Chunk && (v.Offset != 0 || v.Last) {
 		return fmt.Errorf("check %v: marks of a chunk: %w", v.Kind, ErrMalformed)
 	}
@@ -180,14 +200,16 @@ func (v *Value) check() error {
 			return fmt.Errorf("check %v: GTID %v: %w", v.Kind, g, ErrMalformed)
 		}
 	}
-	switch v.Kind {
-	case Epoch:
+	switch {
+	case v.Kind.Notice():
+		return nil
+	case v.Kind == Epoch:
 		if len(v.Txns) != 0 {
 			return fmt.Errorf("check epoch: it has transactions: %w", ErrMalformed)
 		}
-	case Transactions:
+	case v.Kind == Transactions:
 		return v.checkTransactions()
-	case Chunk:
+	case v.Kind == Chunk:
 		return v.checkChunk()
 	default:
 		return fmt.Errorf("check value: %v: %w", v.Kind, ErrMalformed)

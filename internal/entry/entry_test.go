@@ -28,6 +28,8 @@ func samples() map[string]*Value {
 		},
 		"chunk":      {Kind: Chunk, Epoch: 3, Node: 2, Offset: 4, Events: []byte("mid"), Txns: []Txn{{id("", 2), 11}}},
 		"chunk last": {Kind: Chunk, Epoch: 3, Node: 2, Offset: 7, Last: true, Events: []byte("tail"), Txns: []Txn{{id("", 2), 11}}},
+		"event":      {Kind: Event, Epoch: 3, Node: 2, Events: []byte(`{"id":"x"}`)},
+		"audit":      {Kind: Audit, Epoch: 3, Node: 2, Events: []byte(`{"round":1}`)},
 	}
 }
 
@@ -57,7 +59,7 @@ func TestRoundTrip(t *testing.T) {
 func TestGolden(t *testing.T) {
 	const file = "testdata/golden.txt"
 	var got strings.Builder
-	for _, name := range []string{"epoch", "transactions", "chunk", "chunk last"} {
+	for _, name := range []string{"epoch", "transactions", "chunk", "chunk last", "event", "audit"} {
 		got.WriteString(name + "\n" + hex.Dump(samples()[name].Encode()) + "\n")
 	}
 	if *update {
@@ -100,19 +102,21 @@ func TestBuilderWritesWhatEncodeWrites(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	good := samples()["transactions"].Encode()
 	for name, change := range map[string]func(b []byte) []byte{
-		"version":        func(b []byte) []byte { b[0] = 2; return b },
-		"kind":           func(b []byte) []byte { b[1] = 9; return b },
-		"flags":          func(b []byte) []byte { b[2] = 2; return b },
-		"last":           func(b []byte) []byte { b[2] = 1; return b },
-		"count":          func(b []byte) []byte { b[7] = 0xff; return b },
-		"fewer":          func(b []byte) []byte { b[4]--; return b },
-		"body too large": func(b []byte) []byte { b[35] = 0xff; return b },
-		"body smaller":   func(b []byte) []byte { b[32]--; return b },
-		"cut":            func(b []byte) []byte { return b[:len(b)-1] },
-		"longer":         func(b []byte) []byte { return append(b, 0) },
-		"empty":          func([]byte) []byte { return nil },
-		"gno":            func(b []byte) []byte { b[headerSize+11+16] = 0; return b },
-		"tag":            func(b []byte) []byte { b[len(b)-1] = '-'; return b },
+		"version":                  func(b []byte) []byte { b[0] = 2; return b },
+		"kind":                     func(b []byte) []byte { b[1] = 9; return b },
+		"flags":                    func(b []byte) []byte { b[2] = 2; return b },
+		"last":                     func(b []byte) []byte { b[2] = 1; return b },
+		"count":                    func(b []byte) []byte { b[7] = 0xff; return b },
+		"fewer":                    func(b []byte) []byte { b[4]--; return b },
+		"body too large":           func(b []byte) []byte { b[35] = 0xff; return b },
+		"body smaller":             func(b []byte) []byte { b[32]--; return b },
+		"cut":                      func(b []byte) []byte { return b[:len(b)-1] },
+		"longer":                   func(b []byte) []byte { return append(b, 0) },
+		"empty":                    func([]byte) []byte { return nil },
+		"last plain kind":          func(b []byte) []byte { b[1] = byte(FirstNotice) - 1; return b },
+		"notice with transactions": func(b []byte) []byte { b[1] = byte(Event); return b },
+		"gno":                      func(b []byte) []byte { b[headerSize+11+16] = 0; return b },
+		"tag":                      func(b []byte) []byte { b[len(b)-1] = '-'; return b },
 	} {
 		if v, err := Decode(change(bytes.Clone(good))); err == nil {
 			t.Errorf("%s: decoded %+v", name, v)
@@ -149,5 +153,24 @@ func BenchmarkDecodeReused(b *testing.B) {
 		if err := v.Decode(data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A cluster that is upgraded member by member has values of kinds that some of its
+// members do not know.
+func TestNoticesOfLaterVersionsAreRead(t *testing.T) {
+	for _, kind := range []Kind{FirstNotice, Audit, 200, 255} {
+		v := &Value{Kind: kind, Node: 2, Events: []byte("what a later version says")}
+		got, err := Decode(v.Encode())
+		if err != nil || !got.Kind.Notice() || string(got.Events) != string(v.Events) {
+			t.Errorf("kind %d: %+v, %v", kind, got, err)
+		}
+	}
+	large := &Value{Kind: Event, Events: make([]byte, MaxNotice)}
+	b := large.Encode()
+	b = append(b, 0)
+	b[32]++
+	if _, err := Decode(b); err == nil {
+		t.Error("a notice beyond the limit is taken")
 	}
 }

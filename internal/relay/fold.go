@@ -25,6 +25,7 @@ const (
 	whole                      // transactions that count
 	part                       // a chunk of a transaction that is not complete yet
 	completed                  // the chunk that completes one
+	aside                      // a notice: nothing that counts
 	numVerdicts = iota
 )
 
@@ -42,6 +43,9 @@ type fold struct {
 
 // apply judges the value at instance i, which follows all earlier ones.
 func (f *fold) apply(i paxos.Instance, v *entry.Value) verdict {
+	if v.Kind.Notice() {
+		return aside
+	}
 	if v.Kind == entry.Epoch {
 		if v.Epoch <= f.epoch.Number {
 			return void

@@ -20,6 +20,7 @@ import (
 //	txns e=1 node=2 gno=(5,6)    a Transactions value
 //	chunk e=1 node=2 gno=5 at=0 len=4 size=9
 //	noop
+//	notice                       a value that holds no transaction
 //	state                        what the journal knows
 func TestFoldStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/fold", func(t *testing.T, path string) {
@@ -69,6 +70,8 @@ func storyValue(t *testing.T, d *datadriven.TestData) *entry.Value {
 		v.Kind, v.Offset, v.Events = entry.Chunk, uint64(at), make([]byte, length)
 		v.Last = at+length == size
 		v.Txns = []entry.Txn{{GTID: txid(int64(gnos[0])), Size: uint64(size)}}
+	case "notice":
+		v.Kind, v.Events = 200, []byte("of a later version")
 	default:
 		t.Fatalf("unknown command %s", d.Cmd)
 	}
@@ -77,6 +80,8 @@ func storyValue(t *testing.T, d *datadriven.TestData) *entry.Value {
 
 func storyVerdict(a, b Counts) string {
 	switch {
+	case b.Notices > a.Notices:
+		return "aside\n"
 	case b.Void > a.Void:
 		return "void\n"
 	case b.Epochs > a.Epochs:

@@ -24,6 +24,7 @@ type Counts struct {
 	Bytes        uint64 // of their events
 	Values       uint64 // application values, void ones included
 	Void         uint64 // values that do not count
+	Notices      uint64 // values that hold no transaction
 	Repeated     uint64 // transactions that counted before already; servers skip them
 }
 
@@ -51,6 +52,8 @@ type Journal struct {
 	index    index
 	open     map[string]paxos.Instance // prepared by XA and not decided, with where each begins
 	failed   error                     // the log holds what this program cannot read
+	listen   Listener                  // nil: nobody listens
+	await    func(gtid.GTID)           // called for the next transaction that counts; nil
 	changed  chan struct{}             // closed when next moves; nil while nobody waits
 }
 
@@ -69,6 +72,26 @@ func NewJournal(log Log, base Base, logger *slog.Logger) *Journal {
 	j := &Journal{log: log, logger: logger}
 	j.begin(base)
 	return j
+}
+
+// Listener is told of the notices of the log, in order, on the way to
+// acknowledgements: it must return at once and not call the journal. The text
+// belongs to it.
+type Listener func(i paxos.Instance, kind entry.Kind, text []byte)
+
+// Listen has the listener told of every notice that the journal follows from now on.
+func (j *Journal) Listen(f Listener) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.listen = f
+}
+
+// AwaitTransaction has f called once, when the next transaction that counts is
+// followed. It is called as a Listener is. Nil takes the last call back.
+func (j *Journal) AwaitTransaction(f func(gtid.GTID)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.await = f
 }
 
 // begin goes on from a base; mu is held or nobody else knows the journal yet.
@@ -186,7 +209,16 @@ func (j *Journal) apply(i paxos.Instance, v *entry.Value) {
 		j.counts.Epochs++
 		j.before = j.executed.Clone()
 		j.logger.Info("epoch_began", "instance", i, "epoch", v.Epoch, "node", v.Node, "server_uuid", v.ServerUUID.String())
+	case aside:
+		j.counts.Notices++
+		if j.listen != nil {
+			j.listen(i, v.Kind, bytes.Clone(v.Events))
+		}
 	case whole, completed:
+		if j.await != nil {
+			j.await(v.Txns[0].GTID)
+			j.await = nil
+		}
 		for k := range v.Txns {
 			j.counts.Transactions++
 			j.counts.Bytes += v.Txns[k].Size
