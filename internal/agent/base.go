@@ -23,6 +23,7 @@ type baseFile struct {
 	Executed string          `json:"executed"`
 	Epoch    baseEpoch       `json:"epoch"`
 	Members  json.RawMessage `json:"members,omitempty"`
+	Settings json.RawMessage `json:"settings,omitempty"` // see relay.Settings
 }
 
 type baseEpoch struct {
@@ -40,7 +41,8 @@ const maxBaseFile = 64 << 20
 func toBaseFile(b relay.Base, log string) baseFile {
 	return baseFile{
 		Format: 1, Log: log, Next: b.Next, Executed: b.Executed.String(), Members: b.Members,
-		Epoch: baseEpoch{b.Epoch.Number, b.Epoch.Node, b.Epoch.ServerUUID.String(), b.Epoch.Instance},
+		Epoch:    baseEpoch{b.Epoch.Number, b.Epoch.Node, b.Epoch.ServerUUID.String(), b.Epoch.Instance},
+		Settings: b.Settings.Encode(),
 	}
 }
 
@@ -56,8 +58,12 @@ func (f *baseFile) base() (relay.Base, error) {
 	if err != nil {
 		return relay.Base{}, fmt.Errorf("read %s: %w", baseFileName, err)
 	}
+	settings, err := relay.DecodeSettings(f.Settings)
+	if err != nil {
+		return relay.Base{}, fmt.Errorf("read %s: %w", baseFileName, err)
+	}
 	return relay.Base{
-		Next: f.Next, Executed: set, Members: f.Members,
+		Next: f.Next, Executed: set, Members: f.Members, Settings: settings,
 		Epoch: relay.Epoch{Number: f.Epoch.Number, Node: f.Epoch.Node, ServerUUID: uuid, Instance: f.Epoch.Instance},
 	}, nil
 }

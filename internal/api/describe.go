@@ -37,7 +37,7 @@ func (d *Describer) value(le *LogEntry, data []byte) {
 		return
 	}
 	le.Kind, le.Epoch, le.Node, le.Last = v.Kind.String(), v.Epoch, paxos.NodeID(v.Node), v.Last
-	if v.Kind.Notice() {
+	if v.Kind.Notice() || v.Kind == entry.Settings {
 		le.Detail = string(clip(v.Events))
 		return
 	}

@@ -17,9 +17,11 @@ type Config struct {
 	Cluster   Cluster   `toml:"cluster"`
 	Engine    Engine    `toml:"engine"`
 	Consensus Consensus `toml:"consensus"`
-	Log       Log       `toml:"log"`
-	Proxy     Proxy     `toml:"proxy"`
-	Logging   Logging   `toml:"logging"`
+	// The next three may be set for all members at once: see SharedKeys.
+	Log        Log        `toml:"log"`
+	Proxy      Proxy      `toml:"proxy"`
+	Switchover Switchover `toml:"switchover"`
+	Logging    Logging    `toml:"logging"`
 }
 
 // Node says who the node is and where it keeps its data.
@@ -108,6 +110,15 @@ type Proxy struct {
 	ConnectTimeout Duration `toml:"connect_timeout"`
 }
 
+// Switchover limits planned changes of the master.
+type Switchover struct {
+	// Limit is how long one may take; then it is taken back.
+	Limit Duration `toml:"limit"`
+	// Drain is how long transactions that are open when it begins may go on; then
+	// their sessions are cut.
+	Drain Duration `toml:"drain"`
+}
+
 // Logging configures the node's own log, written to standard error.
 type Logging struct {
 	Level  string `toml:"level"`  // debug, info, warn, error
@@ -131,9 +142,10 @@ func Default() Config {
 			Heartbeat:  Duration(100 * time.Millisecond),
 			ClockError: 0.01,
 		},
-		Log:     Log{Keep: 256 << 20, Limit: 8 << 30},
-		Proxy:   Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
-		Logging: Logging{Level: "info", Format: "text"},
+		Log:        Log{Keep: 256 << 20, Limit: 8 << 30},
+		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
+		Switchover: Switchover{Limit: Duration(15 * time.Second), Drain: Duration(2 * time.Second)},
+		Logging:    Logging{Level: "info", Format: "text"},
 	}
 }
 

@@ -96,10 +96,11 @@ func TestLoadFull(t *testing.T) {
 				"sql_mode": "ANSI,TRADITIONAL", "binlog_row_image": "FULL",
 			},
 		},
-		Consensus: Consensus{Lease: Duration(2 * time.Second), Heartbeat: Duration(250 * time.Millisecond)},
-		Log:       Log{Keep: 16 << 20, Limit: 1 << 30},
-		Proxy:     Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
-		Logging:   Logging{Level: "debug", Format: "json"},
+		Consensus:  Consensus{Lease: Duration(2 * time.Second), Heartbeat: Duration(250 * time.Millisecond)},
+		Log:        Log{Keep: 16 << 20, Limit: 1 << 30},
+		Proxy:      Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
+		Switchover: Switchover{Limit: Duration(20 * time.Second), Drain: Duration(5 * time.Second)},
+		Logging:    Logging{Level: "debug", Format: "json"},
 	}
 	if d := cmp.Diff(want, c); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

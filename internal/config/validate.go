@@ -44,13 +44,22 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkEngine(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
+	c.checkShared(k)
+	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
+	k.oneOf("logging.format", c.Logging.Format, "text", "json")
+	return k.faults
+}
+
+// checkShared checks what may be set for all members at once.
+func (c *Config) checkShared(k *checker) {
 	k.add(c.Log.Keep >= 1<<20, "log.keep", fmt.Sprintf("is %v, must be at least 1MiB", c.Log.Keep), "")
 	k.add(c.Log.Limit >= 2*c.Log.Keep, "log.limit", fmt.Sprintf("is %v, less than twice log.keep (%v)", c.Log.Limit, c.Log.Keep), "")
 	k.add(c.Proxy.MaxConnections >= 1, "proxy.max_connections", "must be at least 1", "")
 	k.between("proxy.connect_timeout", c.Proxy.ConnectTimeout, 100*time.Millisecond, time.Hour)
-	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
-	k.oneOf("logging.format", c.Logging.Format, "text", "json")
-	return k.faults
+	k.between("switchover.limit", c.Switchover.Limit, time.Second, 10*time.Minute)
+	if !k.bad["switchover.limit"] {
+		k.between("switchover.drain", c.Switchover.Drain, 0, c.Switchover.Limit.D()/2)
+	}
 }
 
 func (k *checker) between(key string, d Duration, low, high time.Duration) {

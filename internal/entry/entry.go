@@ -31,6 +31,7 @@ const (
 	Epoch        Kind = 1 // a new master begins; it discards an unfinished chunked transaction
 	Transactions Kind = 2 // one or more whole transactions
 	Chunk        Kind = 3 // a part of one transaction that is too large for one value
+	Settings     Kind = 4 // a change of what the cluster has once for all members, see Change
 
 	// FirstNotice is the first kind of notices. A notice holds no transaction and
 	// belongs to no epoch: it changes nothing of what counts, so a reader that does
@@ -51,6 +52,8 @@ func (k Kind) String() string {
 		return "transactions"
 	case Chunk:
 		return "chunk"
+	case Settings:
+		return "settings"
 	case Event:
 		return "event"
 	case Audit:
@@ -73,7 +76,8 @@ type Txn struct {
 // of the whole transaction; a chunk may end anywhere, also within an event.
 // Last is set on the chunk that completes the transaction, and only there. Epoch
 // holds the new master's server UUID and no events. Of a notice, Events is its
-// text, Node the node that has it to say.
+// text, Node the node that has it to say. Of Settings, Events is an encoded Change
+// and Node the leader that proposed it; it belongs to no epoch.
 type Value struct {
 	Kind       Kind
 	Epoch      uint64 // the epoch that the value belongs to; of an Epoch value, the one that begins
@@ -93,7 +97,7 @@ type Value struct {
 //	| u8 = 1  | u8   | u8    | u8 | txns u32   | u64   | u64   | u64      | body   | u32 |
 //	|         |      |       |    |            |       |       | (Chunk)  | u32    |     |
 //	+---------+------+-------+----+------------+-------+-------+----------+--------+-----+
-//	40 body: the events; of an Epoch, the server UUID (16 bytes); of a notice, its text
+//	40 body: the events; of an Epoch, the server UUID (16 bytes); of a notice or Settings, its text
 //	   then for each transaction:
 //	+---------+---------+----------+---------------+-----+
 //	| uuid 16 | gno u64 | size u64 | tag length u8 | tag |
@@ -211,6 +215,10 @@ func (v *Value) check() error {
 		return v.checkTransactions()
 	case v.Kind == Chunk:
 		return v.checkChunk()
+	case v.Kind == Settings:
+		if len(v.Txns) != 0 || len(v.Events) == 0 || len(v.Events) > MaxChange {
+			return fmt.Errorf("check settings: %d transactions, text of %d bytes: %w", len(v.Txns), len(v.Events), ErrMalformed)
+		}
 	default:
 		return fmt.Errorf("check value: %v: %w", v.Kind, ErrMalformed)
 	}

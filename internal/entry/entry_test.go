@@ -29,7 +29,9 @@ func samples() map[string]*Value {
 		"chunk":      {Kind: Chunk, Epoch: 3, Node: 2, Offset: 4, Events: []byte("mid"), Txns: []Txn{{id("", 2), 11}}},
 		"chunk last": {Kind: Chunk, Epoch: 3, Node: 2, Offset: 7, Last: true, Events: []byte("tail"), Txns: []Txn{{id("", 2), 11}}},
 		"event":      {Kind: Event, Epoch: 3, Node: 2, Events: []byte(`{"id":"x"}`)},
-		"audit":      {Kind: Audit, Epoch: 3, Node: 2, Events: []byte(`{"round":1}`)},
+		"settings": {Kind: Settings, Epoch: 3, Node: 2, Events: []byte(
+			`{"format":1,"after":7,"at":"2026-11-22T20:00:00Z","by":"ann","set":{"log.keep":"1GiB"}}`)},
+		"audit": {Kind: Audit, Epoch: 3, Node: 2, Events: []byte(`{"round":1}`)},
 	}
 }
 
@@ -59,7 +61,7 @@ func TestRoundTrip(t *testing.T) {
 func TestGolden(t *testing.T) {
 	const file = "testdata/golden.txt"
 	var got strings.Builder
-	for _, name := range []string{"epoch", "transactions", "chunk", "chunk last", "event", "audit"} {
+	for _, name := range []string{"epoch", "transactions", "chunk", "chunk last", "event", "audit", "settings"} {
 		got.WriteString(name + "\n" + hex.Dump(samples()[name].Encode()) + "\n")
 	}
 	if *update {
@@ -102,21 +104,22 @@ func TestBuilderWritesWhatEncodeWrites(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	good := samples()["transactions"].Encode()
 	for name, change := range map[string]func(b []byte) []byte{
-		"version":                  func(b []byte) []byte { b[0] = 2; return b },
-		"kind":                     func(b []byte) []byte { b[1] = 9; return b },
-		"flags":                    func(b []byte) []byte { b[2] = 2; return b },
-		"last":                     func(b []byte) []byte { b[2] = 1; return b },
-		"count":                    func(b []byte) []byte { b[7] = 0xff; return b },
-		"fewer":                    func(b []byte) []byte { b[4]--; return b },
-		"body too large":           func(b []byte) []byte { b[35] = 0xff; return b },
-		"body smaller":             func(b []byte) []byte { b[32]--; return b },
-		"cut":                      func(b []byte) []byte { return b[:len(b)-1] },
-		"longer":                   func(b []byte) []byte { return append(b, 0) },
-		"empty":                    func([]byte) []byte { return nil },
-		"last plain kind":          func(b []byte) []byte { b[1] = byte(FirstNotice) - 1; return b },
-		"notice with transactions": func(b []byte) []byte { b[1] = byte(Event); return b },
-		"gno":                      func(b []byte) []byte { b[headerSize+11+16] = 0; return b },
-		"tag":                      func(b []byte) []byte { b[len(b)-1] = '-'; return b },
+		"version":                    func(b []byte) []byte { b[0] = 2; return b },
+		"kind":                       func(b []byte) []byte { b[1] = 9; return b },
+		"flags":                      func(b []byte) []byte { b[2] = 2; return b },
+		"last":                       func(b []byte) []byte { b[2] = 1; return b },
+		"count":                      func(b []byte) []byte { b[7] = 0xff; return b },
+		"fewer":                      func(b []byte) []byte { b[4]--; return b },
+		"body too large":             func(b []byte) []byte { b[35] = 0xff; return b },
+		"body smaller":               func(b []byte) []byte { b[32]--; return b },
+		"cut":                        func(b []byte) []byte { return b[:len(b)-1] },
+		"longer":                     func(b []byte) []byte { return append(b, 0) },
+		"empty":                      func([]byte) []byte { return nil },
+		"settings with transactions": func(b []byte) []byte { b[1] = byte(Settings); return b },
+		"last plain kind":            func(b []byte) []byte { b[1] = byte(FirstNotice) - 1; return b },
+		"notice with transactions":   func(b []byte) []byte { b[1] = byte(Event); return b },
+		"gno":                        func(b []byte) []byte { b[headerSize+11+16] = 0; return b },
+		"tag":                        func(b []byte) []byte { b[len(b)-1] = '-'; return b },
 	} {
 		if v, err := Decode(change(bytes.Clone(good))); err == nil {
 			t.Errorf("%s: decoded %+v", name, v)
@@ -172,5 +175,24 @@ func TestNoticesOfLaterVersionsAreRead(t *testing.T) {
 	b[32]++
 	if _, err := Decode(b); err == nil {
 		t.Error("a notice beyond the limit is taken")
+	}
+}
+
+func TestChange(t *testing.T) {
+	want, err := DecodeChange(samples()["settings"].Events)
+	if err != nil || want.After != 7 || want.Set["log.keep"] != "1GiB" || want.By != "ann" {
+		t.Fatalf("read %+v, %v", want, err)
+	}
+	b, err := want.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(b) != string(samples()["settings"].Events) {
+		t.Errorf("written as %s", b)
+	}
+	for _, bad := range []string{"", "{", `{"format":2}`, `{"format":1,"after":-1}`} {
+		if c, err := DecodeChange([]byte(bad)); err == nil {
+			t.Errorf("%q is read as %+v", bad, c)
+		}
 	}
 }

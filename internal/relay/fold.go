@@ -26,6 +26,7 @@ const (
 	part                       // a chunk of a transaction that is not complete yet
 	completed                  // the chunk that completes one
 	aside                      // a notice: nothing that counts
+	settles                    // a change of the settings: the Journal judges it
 	numVerdicts = iota
 )
 
@@ -45,6 +46,9 @@ type fold struct {
 func (f *fold) apply(i paxos.Instance, v *entry.Value) verdict {
 	if v.Kind.Notice() {
 		return aside
+	}
+	if v.Kind == entry.Settings {
+		return settles
 	}
 	if v.Kind == entry.Epoch {
 		if v.Epoch <= f.epoch.Number {

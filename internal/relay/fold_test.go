@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +23,9 @@ import (
 //	chunk e=1 node=2 gno=5 at=0 len=4 size=9
 //	noop
 //	notice                       a value that holds no transaction
+//	settings after=0 key=k value=v a change of the settings; without value the key is unset
 //	state                        what the journal knows
+//	settled                      the settings
 func TestFoldStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/fold", func(t *testing.T, path string) {
 		l := newMemLog(t)
@@ -29,6 +33,9 @@ func TestFoldStories(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			if d.Cmd == "state" {
 				return journalState(j)
+			}
+			if d.Cmd == "settled" {
+				return settled(j)
 			}
 			if d.Cmd == "noop" {
 				l.mu.Lock()
@@ -70,6 +77,23 @@ func storyValue(t *testing.T, d *datadriven.TestData) *entry.Value {
 		v.Kind, v.Offset, v.Events = entry.Chunk, uint64(at), make([]byte, length)
 		v.Last = at+length == size
 		v.Txns = []entry.Txn{{GTID: txid(int64(gnos[0])), Size: uint64(size)}}
+	case "settings":
+		var after int
+		var key, value string
+		d.ScanArgs(t, "after", &after)
+		d.ScanArgs(t, "key", &key)
+		c := entry.Change{After: uint64(after), By: "ann"}
+		if d.HasArg("value") {
+			d.ScanArgs(t, "value", &value)
+			c.Set = map[string]string{key: value}
+		} else {
+			c.Unset = []string{key}
+		}
+		text, err := c.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Kind, v.Events = entry.Settings, text
 	case "notice":
 		v.Kind, v.Events = 200, []byte("of a later version")
 	default:
@@ -80,6 +104,8 @@ func storyValue(t *testing.T, d *datadriven.TestData) *entry.Value {
 
 func storyVerdict(a, b Counts) string {
 	switch {
+	case b.Settings > a.Settings:
+		return "settles\n"
 	case b.Notices > a.Notices:
 		return "aside\n"
 	case b.Void > a.Void:
@@ -92,6 +118,22 @@ func storyVerdict(a, b Counts) string {
 		return fmt.Sprintf("%d count\n", b.Transactions-a.Transactions)
 	}
 	return "nothing visible\n"
+}
+
+// settled is the text of the settings that hold.
+func settled(j *Journal) string {
+	s, _ := j.Settings()
+	var b strings.Builder
+	fmt.Fprintf(&b, "at %d\n", s.At)
+	for _, key := range slices.Sorted(maps.Keys(s.Values)) {
+		v := s.Values[key]
+		fmt.Fprintf(&b, "%s %s %d %s\n", key, v.Value, v.Instance, v.By)
+	}
+	b.WriteString("changes")
+	for _, c := range s.History {
+		fmt.Fprintf(&b, " %d", c.Instance)
+	}
+	return b.String() + "\n"
 }
 
 func journalState(j *Journal) string {

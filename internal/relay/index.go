@@ -33,10 +33,11 @@ type checkpoint struct {
 	// undecided is where the first transaction begins that is prepared by XA and
 	// not decided; 0 if there is none.
 	undecided paxos.Instance
+	settings  *Settings // not changed
 }
 
 func (c *checkpoint) base() Base {
-	return Base{Next: c.next, Executed: c.executed.Clone(), Epoch: c.fold.epoch, Members: c.members}
+	return Base{Next: c.next, Executed: c.executed.Clone(), Epoch: c.fold.epoch, Members: c.members, Settings: c.settings}
 }
 
 func (c *checkpoint) cost() int { return checkpointCost + c.executed.Intervals() }

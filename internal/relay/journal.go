@@ -25,6 +25,7 @@ type Counts struct {
 	Values       uint64 // application values, void ones included
 	Void         uint64 // values that do not count
 	Notices      uint64 // values that hold no transaction
+	Settings     uint64 // changes of the settings that count
 	Repeated     uint64 // transactions that counted before already; servers skip them
 }
 
@@ -52,9 +53,12 @@ type Journal struct {
 	index    index
 	open     map[string]paxos.Instance // prepared by XA and not decided, with where each begins
 	failed   error                     // the log holds what this program cannot read
+	settings *Settings                 // what all changes come to; never nil, not changed
 	listen   Listener                  // nil: nobody listens
 	await    func(gtid.GTID)           // called for the next transaction that counts; nil
 	changed  chan struct{}             // closed when next moves; nil while nobody waits
+
+	resettled chan struct{} // closed when settings changes; nil while nobody waits
 }
 
 // Base is the state before an instance: what a journal begins from when the log's
@@ -65,6 +69,7 @@ type Base struct {
 	Executed *gtid.Set      // everything that counts before it
 	Epoch    Epoch          // the newest epoch before it
 	Members  []byte         // the newest membership before it, encoded; nil if there is none
+	Settings *Settings      // what the changes of settings before it come to; nil is none
 }
 
 // NewJournal returns a journal that has followed nothing beyond base yet.
@@ -98,6 +103,7 @@ func (j *Journal) AwaitTransaction(f func(gtid.GTID)) {
 func (j *Journal) begin(b Base) {
 	j.next, j.fold, j.members = max(b.Next, 1), fold{epoch: b.Epoch}, b.Members
 	j.executed, j.before = b.Executed.Clone(), b.Executed.Clone()
+	j.setSettings(b.Settings)
 	j.index = index{}
 	j.open = map[string]paxos.Instance{}
 	j.mark()
@@ -107,6 +113,7 @@ func (j *Journal) begin(b Base) {
 func (j *Journal) mark() {
 	j.index.add(checkpoint{
 		next: j.next, fold: j.fold, executed: j.executed.Clone(), members: j.members, bytes: j.bytes, undecided: j.undecided(),
+		settings: j.settings,
 	})
 }
 
@@ -185,10 +192,19 @@ func (j *Journal) step(i paxos.Instance) error {
 	if err := v.Decode(e.Data); err != nil {
 		return fmt.Errorf("follow log: instance %d: %w (was it written by a newer version of this program?)", i, err)
 	}
+	var change entry.Change
+	if v.Kind == entry.Settings {
+		if change, err = entry.DecodeChange(v.Events); err != nil {
+			return fmt.Errorf("follow log: instance %d: %w (was it written by a newer version of this program?)", i, err)
+		}
+	}
 	marks := j.examine(i, v)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.apply(i, v)
+	if v.Kind == entry.Settings {
+		j.changeSettings(i, change)
+	}
 	j.decide(marks)
 	j.next = i + 1
 	j.bytes += uint64(len(e.Data))
