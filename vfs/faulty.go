@@ -31,6 +31,10 @@ type Fault struct {
 	Err error
 	// Short is the number of bytes that a failing OpWrite still writes.
 	Short int
+	// Drop makes a failing OpSync one after which nothing knows that the bytes are not
+	// on the disk, as Linux does: reads see them, and no later sync writes them. It needs
+	// a file of Mem.
+	Drop bool
 	// Flip lists bits, counted from the first byte read, that an OpRead which
 	// succeeds returns wrong. Those out of range do nothing.
 	Flip []int64
@@ -128,10 +132,14 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *faultyFile) Sync() error {
-	if err := f.y.Inject(Op{Kind: OpSync, Name: f.name}).Err; err != nil {
-		return pathError("sync", f.name, err)
+	t := f.y.Inject(Op{Kind: OpSync, Name: f.name})
+	if t.Err == nil {
+		return f.File.Sync()
 	}
-	return f.File.Sync()
+	if m, ok := f.File.(*memFile); ok && t.Drop {
+		m.drop()
+	}
+	return pathError("sync", f.name, t.Err)
 }
 
 func (f *faultyFile) Preallocate(size int64) error {

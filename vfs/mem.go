@@ -44,6 +44,7 @@ type memNode struct {
 	syncSize int64
 	writes   []memWrite // since Sync, in order
 	arena    []byte     // their bytes
+	phantom  bool       // reads see bytes that a failed sync has dropped
 }
 
 // memWrite is a write that was not synced. A change of size has n < 0.
@@ -67,6 +68,34 @@ func (o dirOp) apply(names map[string]*memNode) {
 	}
 	if o.to != "" {
 		names[o.to] = o.node
+	}
+}
+
+// Written returns how many bytes at the begin of a file were ever written; what is
+// behind them are zeros. It is 0 where there is no file.
+func (m *Mem) Written(name string) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.names[filepath.Clean(name)]; n != nil {
+		return int64(len(n.cur))
+	}
+	return 0
+}
+
+// Rot flips a bit of a file on the disk, counted from its first: bit rot, which nothing
+// tells of. Bits that were never written, and files that are not there, stay as they
+// are.
+func (m *Mem) Rot(name string, bit int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.names[filepath.Clean(name)]
+	if n == nil {
+		return
+	}
+	for _, b := range [][]byte{n.cur, n.synced} {
+		if bit/8 < int64(len(b)) {
+			b[bit/8] ^= 1 << (bit % 8)
+		}
 	}
 }
 

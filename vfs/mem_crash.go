@@ -78,17 +78,18 @@ func (n *memNode) clone() *memNode {
 	return &memNode{
 		cur: bytes.Clone(n.cur), size: n.size,
 		synced: bytes.Clone(n.synced), syncSize: n.syncSize,
-		writes: append([]memWrite(nil), n.writes...), arena: bytes.Clone(n.arena),
+		writes: append([]memWrite(nil), n.writes...), arena: bytes.Clone(n.arena), phantom: n.phantom,
 	}
 }
 
 // crash decides each write that was not synced and leaves the node in the state
 // of a file that was just opened. Its cost is that of the unsynced bytes.
 func (n *memNode) crash(rng *rand.Rand) {
-	if len(n.writes) == 0 {
+	if len(n.writes) == 0 && !n.phantom {
 		return
 	}
-	resized := false
+	resized := n.phantom
+	n.phantom = false
 	for _, w := range n.writes {
 		resized = resized || w.n < 0
 		switch rng.IntN(3) {

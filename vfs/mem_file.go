@@ -135,6 +135,17 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
+// drop is a failed sync after which nobody knows of the writes that it lost.
+func (f *memFile) drop() {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if f.usable("sync", false) != nil || len(f.n.writes) == 0 {
+		return
+	}
+	f.n.phantom = true
+	f.n.writes, f.n.arena = f.n.writes[:0], f.n.arena[:0]
+}
+
 // settle makes a whole write part of what a crash leaves.
 func (n *memNode) settle(w memWrite) {
 	if w.n < 0 {

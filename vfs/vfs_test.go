@@ -284,3 +284,39 @@ func TestFaulty(t *testing.T) {
 		t.Fatalf("content %q with flipped bits", got)
 	}
 }
+
+// TestDroppedWritesAreReadAndNeverWritten: after a sync that failed as on Linux, reads
+// see what the disk does not have, and a sync that succeeds does not change that.
+func TestDroppedWritesAreReadAndNeverWritten(t *testing.T) {
+	mem := vfs.NewMem()
+	fail := false
+	fsys := &vfs.Faulty{FS: mem, Inject: func(op vfs.Op) vfs.Fault {
+		if fail && op.Kind == vfs.OpSync {
+			return vfs.Fault{Err: syscall.EIO, Drop: true}
+		}
+		return vfs.Fault{}
+	}}
+	f := create(t, fsys, "/d/f")
+	write(t, f, 0, "old old")
+	must(t, f.Sync())
+	must(t, fsys.SyncDir("/d"))
+	write(t, f, 0, "new")
+	fail = true
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Sync: %v", err)
+	}
+	fail = false
+	write(t, f, 4, "add")
+	must(t, f.Sync())
+	if got := read(t, mem, "/d/f"); got != "new add" {
+		t.Errorf("reads see %q", got)
+	}
+	mem.Crash(rand.New(rand.NewPCG(1, 1)))
+	if got := read(t, mem, "/d/f"); got != "old add" {
+		t.Errorf("the disk has %q", got)
+	}
+	mem.Rot("/d/f", 1)
+	if got := read(t, mem, "/d/f"); got != "mld add" || mem.Written("/d/f") != 7 {
+		t.Errorf("with a flipped bit: %q", got)
+	}
+}

@@ -131,7 +131,7 @@ func (w *world) inject(op vfs.Op) vfs.Fault {
 		end := (op.Offset + w.rng.Int64N(op.Size+1)) &^ (vfs.SectorSize - 1)
 		short = int(max(end-op.Offset, 0))
 	}
-	return vfs.Fault{Err: errPowerCut, Short: short}
+	return vfs.Fault{Err: errPowerCut, Short: short, Drop: w.rng.IntN(2) == 0}
 }
 
 // open opens the log, through power cuts, and checks what is in it.
@@ -142,7 +142,7 @@ func (w *world) open() {
 			Rand: bytes.NewReader(fmt.Appendf(nil, "%016d", w.rng.Uint64()%1e16)),
 		})
 		if errors.Is(err, errPowerCut) {
-			w.crash()
+			w.die()
 			continue
 		}
 		if err != nil {
@@ -183,6 +183,17 @@ func (w *world) settle() {
 
 func (w *world) crash() {
 	w.mem.Crash(w.rng)
+	w.fuse = -1
+}
+
+// die ends a process whose disk has failed, often without the machine: what it wrote
+// can be read, and is not on the disk.
+func (w *world) die() {
+	if w.rng.IntN(2) == 0 {
+		w.crash()
+		return
+	}
+	w.mem.Kill()
 	w.fuse = -1
 }
 
@@ -265,7 +276,7 @@ func (w *world) step() {
 		w.append()
 	case n < 32:
 		if !w.sync() {
-			w.crash()
+			w.die()
 			w.open()
 		}
 	case n < 35:
@@ -284,7 +295,7 @@ func (w *world) step() {
 			w.durable = len(w.done)
 		} else {
 			w.durable = int(w.log.Durable())
-			w.crash()
+			w.die()
 		}
 		w.open()
 	}

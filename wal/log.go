@@ -321,6 +321,17 @@ func (l *Log) Bounds(group Group) (first, last uint64) {
 	return 1, 0
 }
 
+// Trimmed returns the lowest index of a group that TrimBelow has not given up; 0 when
+// nothing was ever given up. A group whose lowest entry is above it has lost entries.
+func (l *Log) Trimmed(group Group) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if g := l.groups[group]; g != nil {
+		return g.trim
+	}
+	return 0
+}
+
 // Groups returns the groups that the log has seen, ascending.
 func (l *Log) Groups() []Group {
 	l.mu.RLock()

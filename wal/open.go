@@ -76,6 +76,11 @@ func (l *Log) open() error {
 	if len(numbers) == 0 {
 		return l.create()
 	}
+	// A process that ended right before it did so may have left segments whose names
+	// only the page cache knows.
+	if err := l.fs.SyncDir(dir); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
 	return l.recover(numbers)
 }
 

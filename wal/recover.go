@@ -13,8 +13,9 @@ type Damage struct {
 	Length int64 // bytes
 	// Known says that Record, without payload, tells what was there. Read of
 	// such an entry returns the CorruptError until it is appended again; such a
-	// state is not returned by State. When it is false, any record may be
-	// missing, the newest of an entry or state whose older one is seen included.
+	// state is not returned by State. A Record without kind is none: the header of a
+	// segment is damaged, and nothing of what was appended. When Known is false, any record
+	// may be missing, the newest of an entry or state whose older one is seen included.
 	Known  bool
 	Record Record
 }
@@ -36,6 +37,8 @@ type recovery struct {
 	// torn write is known when something valid follows, or nothing does.
 	last    *foundBatch
 	lastSeg *segment
+	// The newest batch that counts, in lastSeg.
+	lastOff, lastEnd int64
 
 	// The end of the batches of the segment read last.
 	tailSeg *segment
@@ -183,7 +186,7 @@ func (r *recovery) accept() error {
 	if b == nil {
 		return nil
 	}
-	r.last = nil
+	r.last, r.lastOff, r.lastEnd = nil, b.off, b.end
 	for _, f := range b.flaws {
 		r.damage(seg, f)
 		r.known(seg, f)
@@ -262,7 +265,12 @@ func (r *recovery) finish() error {
 		}
 	}
 	for _, s := range l.segments[active:] {
-		if err := cleanTail(s); err != nil {
+		if s == r.lastSeg {
+			if err := rewrite(s, r.lastOff, r.lastEnd); err != nil {
+				return fmt.Errorf("write end of segment %d again: %w", s.number, err)
+			}
+		}
+		if err := cleanTail(s, l.cleanEnd); err != nil {
 			return fmt.Errorf("clean end of segment %d: %w", s.number, err)
 		}
 	}
@@ -299,7 +307,7 @@ func (r *recovery) judgeLast() error {
 				r.cut(seg, b.off, "the last batch was not written completely")
 				seg.durable = b.off > segmentHeader
 				r.expect = b.head.seq
-				r.last = nil
+				r.last, r.lastEnd = nil, 0
 				return nil
 			}
 		}
@@ -366,10 +374,35 @@ func (r *recovery) cut(seg *segment, off int64, cause string) {
 	r.l.log.Info("torn tail of the log cut", "file", segmentName(r.l.opt.Dir, seg.number), "offset", off, "cause", cause)
 }
 
+// rewrite writes the batch at the end of a segment again, byte for byte; the caller
+// syncs. It may have been the one whose sync failed: then the kernel holds its pages
+// for clean although the disk does not have them, reads return them, and no sync
+// brings them to the disk unless they are written anew. What cannot be read is
+// damage that is known by now.
+func rewrite(seg *segment, from, end int64) error {
+	if end <= from {
+		return nil
+	}
+	buf := make([]byte, min(end-from, zeroChunk))
+	for off := from; off < end; {
+		n, _ := seg.file.ReadAt(buf[:min(end-off, int64(len(buf)))], off)
+		if n == 0 {
+			return nil
+		}
+		if _, err := seg.file.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
 // cleanTail fills what is behind the end of a segment with zeros and syncs it:
 // what was read may be in the page cache only, and a record of a cut batch must
-// not come to life later.
-func cleanTail(seg *segment) error {
+// not come to life later. Unless the end is known to be clean, zeros are written as far
+// as a batch reaches even where zeros are read: they may be those of an earlier attempt
+// whose sync failed.
+func cleanTail(seg *segment, clean bool) error {
 	s, err := newScanner(seg.file, seg.seeds)
 	if err != nil {
 		return err
@@ -377,6 +410,9 @@ func cleanTail(seg *segment) error {
 	dirty, err := s.dirtyEnd(seg.end)
 	if err != nil {
 		return err
+	}
+	if !clean {
+		dirty = max(dirty, min(seg.end+maxBatch, seg.size))
 	}
 	for off := seg.end; off < dirty; {
 		n := min(dirty-off, zeroChunk)
@@ -429,8 +465,13 @@ func (r *recovery) healed(d Damage) bool {
 	if g == nil {
 		return false
 	}
-	if d.Record.Kind == KindState {
+	switch d.Record.Kind {
+	case KindState:
 		return g.state(d.Record.Key) != nil // the older ones were dropped
+	case KindTrim:
+		return g.trim >= d.Record.Index
+	case 0:
+		return false // a segment header
 	}
 	at, ok := g.get(d.Record.Index)
 	return d.Record.Index < g.trim || ok && (segmentName(r.l.opt.Dir, uint64(at.segment)) != d.File || at.offset() != d.Offset)
