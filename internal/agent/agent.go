@@ -265,9 +265,11 @@ func (a *Agent) buildPorts() error {
 	a.proxy, g.proxy = p, p
 	a.loop = newLoop(a.cfg.Node.ID, a.log)
 	a.loop.cons, a.loop.jour, a.loop.db, a.loop.tail, a.loop.gate = consensusOf{a.group}, a.journal, a.db, a.tail, g
-	if a.db.Initialized() {
+	if a.db.Initialized() || a.db.Damaged() != nil {
 		a.loop.view.Engine.State = cluster.EngineStopped
 	}
+	a.loop.restored = a.db.Unproved()
+	a.loop.early = a.loop.restored
 	a.loop.diskFull = a.host.DiskFull
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role

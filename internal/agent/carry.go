@@ -35,6 +35,7 @@ var limits = map[cluster.Kind]time.Duration{
 	cluster.KindPlaceLog:      time.Minute,
 	cluster.KindFetchCopy:     7 * 24 * time.Hour, // a copy that stands still ends by itself
 	cluster.KindAdoptCopy:     10 * time.Minute,
+	cluster.KindSetAside:      20 * time.Minute, // it makes new data and starts a server on them
 }
 
 // carry carries one action out: at once, or, a slow one, by starting it.
@@ -206,6 +207,8 @@ func (l *loop) prepare(k cluster.Kind) {
 		e.Writable = false
 	case cluster.KindAttachTail:
 		l.tailRun++
+	case cluster.KindFetchCopy:
+		l.keepOld = e.Errant != "" || l.differs
 	}
 }
 
@@ -250,7 +253,10 @@ func (l *loop) work(a cluster.Action) func(context.Context) error {
 	case cluster.FetchCopy:
 		return l.fetchCopy
 	case cluster.AdoptCopy:
-		return l.restorer.AdoptCopy
+		keep := l.keepOld
+		return func(ctx context.Context) error { return l.restorer.AdoptCopy(ctx, keep) }
+	case cluster.SetAside:
+		return l.restorer.SetAside
 	case cluster.PlaceLog:
 		return l.placeLog
 	}
@@ -317,8 +323,8 @@ func (l *loop) succeeded(k cluster.Kind) {
 		e.Events = true
 	case cluster.KindDisableEvents:
 		e.Events = false
-	case cluster.KindAdoptCopy:
-		l.copyAdopted()
+	case cluster.KindAdoptCopy, cluster.KindSetAside:
+		l.dataReplaced()
 	}
 }
 
@@ -334,6 +340,8 @@ func (l *loop) failed(k cluster.Kind, err error) {
 		l.view.Engine.State = cluster.EngineAbsent
 	case cluster.KindStopEngine:
 		l.view.Engine.State = cluster.EngineRunning
+	case cluster.KindSetAside:
+		l.faults = 0 // the data are not known to be at fault: the server is tried again first
 	}
 	f := &l.view.Failed
 	if f.Action != k {
@@ -374,6 +382,7 @@ func (l *loop) crashed(reason string) {
 	l.engineGone()
 	e.State, e.Reason = cluster.EngineCrashed, reason
 	e.Crashes++
+	l.countFault(reason)
 	l.waitUntil = l.now.Add(max(l.db.Crashed(), backoff(e.Crashes)))
 	if l.cancel != nil {
 		l.cancel()

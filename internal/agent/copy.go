@@ -198,8 +198,17 @@ func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
 }
 
 // AdoptCopy puts the copy in the place of the data.
-func (a *Agent) AdoptCopy(ctx context.Context) error {
-	if err := a.db.AdoptCopy(ctx); err != nil {
+func (a *Agent) AdoptCopy(ctx context.Context, keep bool) error {
+	return a.replaceData(func() error { return a.db.AdoptCopy(ctx, keep) })
+}
+
+// SetAside puts new data in the place of those that the server cannot run on.
+func (a *Agent) SetAside(ctx context.Context) error {
+	return a.replaceData(func() error { return a.db.SetAside(ctx) })
+}
+
+func (a *Agent) replaceData(replace func() error) error {
+	if err := replace(); err != nil {
 		return err
 	}
 	a.db.uuid.Store(nil)
@@ -207,18 +216,14 @@ func (a *Agent) AdoptCopy(ctx context.Context) error {
 	return nil
 }
 
-// Restored drops what the copy has replaced, unless it is worth a look.
-func (a *Agent) Restored(keep bool) {
+// Restored drops what the data have replaced, unless it is worth a look.
+func (a *Agent) Restored() {
 	a.copying.set(copyNone, offer{})
-	path, there := a.db.OldData()
-	switch {
-	case !there:
-	case keep:
+	if err := a.db.Prove(); err != nil {
+		a.log.Warn("replaced data not removed", telemetry.KeyError, err)
+	}
+	if path, keep, there := a.db.OldData(); there && keep {
 		a.log.Warn("replaced data are kept", telemetry.KeyDir, path, telemetry.KeyHint, "they hold transactions that the cluster does not; remove the folder when nobody needs it")
-	default:
-		if err := a.db.DropOld(); err != nil {
-			a.log.Warn("replaced data not removed", telemetry.KeyError, err)
-		}
 	}
 }
 

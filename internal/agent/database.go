@@ -147,7 +147,7 @@ func (d *localServer) Observe(ctx context.Context) (observation, error) {
 	if err != nil {
 		return o, err
 	}
-	o.Lag = max(0, st.Lag)
+	o.Lag, o.ReplicaErrno = max(0, st.Lag), st.SQLErrno
 	switch broken := st.Err(); {
 	case !st.Configured:
 		o.Replica = cluster.ReplicaOff

@@ -90,8 +90,11 @@ type loop struct {
 	lost     string    // why the server needs another one's data
 	lack     paxos.Instance
 	copied   bool // a complete copy lies beside the data
-	restored bool // a copy was adopted, and is not known to be good yet
-	keepOld  bool // what it replaced is worth a look
+	restored bool // the data have taken the place of others, and are not known to be good yet
+	early    bool // that was before this node started
+	keepOld  bool // what is replaced is worth a look
+	faults   int  // how often in a row the server has ended for what may be a fault of its data
+	differs  bool // replication stops because the data are not those of the others
 	judge    paxos.Instance
 
 	tailRun   int // counts tails
@@ -112,6 +115,8 @@ type observation struct {
 	Lag          time.Duration
 	Replica      cluster.ReplicaState
 	ReplicaError string
+	// ReplicaErrno is the server's number of the error that stops the applier.
+	ReplicaErrno int
 }
 
 func newLoop(self paxos.NodeID, log *slog.Logger) *loop {
@@ -283,6 +288,9 @@ func (l *loop) observedReplica(o observation) {
 			l.replicaFail = 0
 		}
 		return
+	}
+	if differences[o.ReplicaErrno] && l.replicaFail >= differTimes {
+		l.dataDiffer(o.ReplicaError)
 	}
 	if e.Replica == cluster.ReplicaRunning {
 		l.replicaFail++

@@ -196,14 +196,15 @@ func (w *world) WaitExecuted(ctx context.Context, _ *gtid.Set) error {
 func (w *world) FetchCopy(ctx context.Context) (paxos.Instance, error) {
 	return 0, w.slow(ctx, "fetch")
 }
-func (w *world) AdoptCopy(ctx context.Context) error { return w.slow(ctx, "adopt") }
+func (w *world) AdoptCopy(ctx context.Context, _ bool) error { return w.slow(ctx, "adopt") }
+func (w *world) SetAside(ctx context.Context) error          { return w.slow(ctx, "aside") }
 func (w *world) PlaceLog(ctx context.Context) (bool, error) {
 	err := w.slow(ctx, "place")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return !w.unplaced, err
 }
-func (w *world) Restored(bool) { w.did("restored") }
+func (w *world) Restored() { w.did("restored") }
 
 func (w *world) Attach(ctx context.Context, _ uint64, ended func(error)) error {
 	w.mu.Lock()

@@ -63,13 +63,16 @@ type restorer interface {
 	// FetchCopy lays another member's data beside the own. It returns an instance
 	// that follows everything they hold.
 	FetchCopy(ctx context.Context) (paxos.Instance, error)
-	AdoptCopy(ctx context.Context) error
+	// AdoptCopy puts the copy in the place of the data; keep says that these are worth
+	// a look.
+	AdoptCopy(ctx context.Context, keep bool) error
+	// SetAside puts new data in the place of those that the server cannot run on.
+	SetAside(ctx context.Context) error
 	// PlaceLog makes the log begin behind what the server holds. It reports false
 	// when no log goes on from there: the server needs a copy.
 	PlaceLog(ctx context.Context) (bool, error)
-	// Restored is told when a copy that was adopted is good; keep says that what it
-	// replaced is worth a look.
-	Restored(keep bool)
+	// Restored is told when data that have taken the place of others are good.
+	Restored()
 }
 
 // tail is the semi-sync replica of the local server. Attach returns when it is

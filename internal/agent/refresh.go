@@ -28,7 +28,7 @@ func (l *loop) refresh(now time.Time) {
 	e := &v.Engine
 	e.Wait, e.ReplicaWait, v.Failed.Wait = l.until(l.waitUntil), l.until(l.replicaAt), l.until(l.failUntil)
 	if e.State == cluster.EngineRunning && e.Crashes > 0 && l.now.Sub(l.startedAt) > time.Minute {
-		e.Crashes = 0
+		e.Crashes, l.faults = 0, 0
 	}
 	if v.Stopping {
 		v.StopLeft = l.until(l.stopAt)

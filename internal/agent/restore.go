@@ -23,6 +23,8 @@ func (l *loop) refreshRestore() {
 	}
 	r := cluster.Restore{Ready: l.copied}
 	switch {
+	case l.spoiled() && !l.copied:
+		r.Need, r.Reason = cluster.NeedFresh, "the server cannot run on its data: "+v.Engine.Reason
 	case l.lost != "":
 		r.Need, r.Reason = cluster.NeedCopy, l.lost
 	case v.Engine.Errant != "" && !v.Lead.Self && len(v.Peers) > 0 && l.now.Sub(l.errantAt) > errantFor:
@@ -40,6 +42,7 @@ func (l *loop) refreshRestore() {
 
 var needWords = map[cluster.Need]string{
 	cluster.NeedNothing: "not needed", cluster.NeedPlace: "the log begins anew", cluster.NeedCopy: "another member's data are needed",
+	cluster.NeedFresh: "new data are needed",
 }
 
 func (l *loop) fetchCopy(ctx context.Context) error {
@@ -68,27 +71,30 @@ func (l *loop) placeLog(ctx context.Context) error {
 	return nil
 }
 
-// copyAdopted notes that the server has another one's data.
-func (l *loop) copyAdopted() {
-	l.keepOld = l.view.Engine.Errant != ""
+// dataReplaced notes that the server has other data.
+func (l *loop) dataReplaced() {
 	l.engineGone()
-	l.lost, l.copied, l.restored, l.errantAt = "", false, true, time.Time{}
+	l.lost, l.copied, l.restored, l.early, l.errantAt = "", false, true, false, time.Time{}
+	l.faults, l.differs, l.replicaFail = 0, false, 0
 	l.view.Restore = cluster.Restore{}
 	e := &l.view.Engine
 	e.State, e.Crashes, e.Reason = cluster.EngineStopped, 0, ""
 	l.applied, l.seen = 0, observation{}
 }
 
-// judgeCopy tells when a copy has proved good: the server runs on it, follows the log
-// to its end, and holds nothing else.
+// judgeCopy tells when other data have proved good: the server runs on them, follows
+// the log to its end, and holds nothing else.
 func (l *loop) judgeCopy(through paxos.Instance) {
 	e := &l.view.Engine
 	if !l.restored || through < l.judge || e.Behind > 0 || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
 		return
 	}
+	if l.early && !l.caughtUp {
+		return
+	}
 	l.restored = false
 	l.log.Info("node is restored", telemetry.KeyInstance, uint64(through))
-	go l.restorer.Restored(l.keepOld)
+	go l.restorer.Restored()
 }
 
 // lacks takes in which instance the other members' logs begin with, if this node

@@ -39,6 +39,7 @@ const (
 	KindPlaceLog      Kind = "place_log"
 	KindFetchCopy     Kind = "fetch_copy"
 	KindAdoptCopy     Kind = "adopt_copy"
+	KindSetAside      Kind = "set_aside"
 )
 
 // Slow reports whether actions of the kind take long. They are carried out one
@@ -47,7 +48,7 @@ func (k Kind) Slow() bool {
 	switch k {
 	case KindInitEngine, KindStartEngine, KindStopEngine, KindStartReplica, KindStopReplica,
 		KindAttachTail, KindDetachTail, KindMakeWritable, KindMakeReadOnly, KindEnableEvents, KindDisableEvents,
-		KindPlaceLog, KindFetchCopy, KindAdoptCopy:
+		KindPlaceLog, KindFetchCopy, KindAdoptCopy, KindSetAside:
 		return true
 	}
 	return false
@@ -117,6 +118,9 @@ type (
 	FetchCopy struct{ Reason string }
 	// AdoptCopy puts the copy in the place of the server's data, which are kept aside.
 	AdoptCopy struct{}
+	// SetAside puts new, empty data in the place of those that the server cannot run
+	// on, which are kept aside.
+	SetAside struct{ Reason string }
 	// Report names a problem that exists now. What is not reported again is over.
 	Report struct{ Problem Problem }
 )
@@ -202,6 +206,10 @@ func (FetchCopy) Kind() Kind { return KindFetchCopy }
 // Kind returns KindAdoptCopy.
 func (AdoptCopy) Kind() Kind { return KindAdoptCopy }
 
+// Kind returns KindSetAside.
+func (SetAside) Kind() Kind { return KindSetAside }
+
+func (a SetAside) String() string      { return fmt.Sprintf("%s reason=%q", a.Kind(), a.Reason) }
 func (a PlaceLog) String() string      { return string(a.Kind()) }
 func (a FetchCopy) String() string     { return fmt.Sprintf("%s reason=%q", a.Kind(), a.Reason) }
 func (a AdoptCopy) String() string     { return string(a.Kind()) }

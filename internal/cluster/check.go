@@ -80,8 +80,10 @@ func (c *checker) action(a Action) error {
 		return verify(running, clean, rule{c.closed, "the gate is not closed"}, rule{v.Tail == TailOff && e.Replica == ReplicaOff, "the server is in use"},
 			rule{v.Restore.Need == NeedCopy, "no copy is needed"})
 	case AdoptCopy:
-		return verify(clean, rule{v.Restore.Ready, "there is no copy"},
-			rule{e.State == EngineStopped || e.State == EngineAbsent || e.State == EngineCrashed, "the server is not down"})
+		return verify(clean, rule{v.Restore.Ready, "there is no copy"}, rule{down(e.State), "the server is not down"})
+	case SetAside:
+		return verify(clean, rule{v.Restore.Need == NeedFresh && !v.Restore.Ready, "the data are not at fault"}, rule{down(e.State), "the server is not down"},
+			rule{!v.Lead.Self, "this node leads"})
 	case PlaceLog:
 		return verify(clean, rule{!v.Lead.Self, "this node leads"}, rule{v.Restore.Need == NeedPlace, "the log goes on"})
 	case DetachTail:

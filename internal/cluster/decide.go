@@ -198,6 +198,12 @@ func (p *plan) restore() bool {
 		return true
 	case r.Ready:
 		p.adopt()
+	case r.Need == NeedFresh && v.Lead.Self:
+		p.engineUp()
+	case r.Need == NeedFresh:
+		if down(v.Engine.State) && !v.Engine.Dirty {
+			p.later(SetAside{Reason: r.Reason})
+		}
 	case !p.engineUp():
 	case v.Tail != TailOff:
 		p.later(DetachTail{})
@@ -221,11 +227,16 @@ func (p *plan) adopt() {
 			return
 		}
 		p.later(StopEngine{})
-	case EngineStopped, EngineAbsent, EngineCrashed:
-		if !v.Engine.Dirty {
+	default:
+		if down(v.Engine.State) && !v.Engine.Dirty {
 			p.later(AdoptCopy{})
 		}
 	}
+}
+
+// down reports that there is no process of the server.
+func down(s EngineState) bool {
+	return s == EngineStopped || s == EngineAbsent || s == EngineCrashed
 }
 
 // engineUp plans what brings the server up and reports whether it runs.

@@ -72,6 +72,8 @@ func (m *model) done() {
 		e.State = EngineRunning
 	case KindFetchCopy:
 		v.Restore.Ready = true
+	case KindSetAside:
+		v.Restore, e.State, e.Crashes = Restore{}, EngineStopped, 0
 	case KindAdoptCopy:
 		v.Restore, e.State, e.Errant = Restore{}, EngineStopped, ""
 	case KindPlaceLog:
@@ -180,7 +182,7 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 	case "errant":
 		v.Engine.Errant = val
 	case "need":
-		v.Restore.Need, v.Restore.Reason = map[string]Need{"place": NeedPlace, "copy": NeedCopy}[val], "it lacks what no log has"
+		v.Restore.Need, v.Restore.Reason = map[string]Need{"place": NeedPlace, "copy": NeedCopy, "fresh": NeedFresh}[val], "it lacks what no log has"
 	case "tail":
 		if val == "failed" {
 			v.Tail, v.Epoch.State = TailFailed, EpochSpent

@@ -42,7 +42,7 @@ func anyView(t *rapid.T) View {
 		Tail: pick[Tail](t, "tail", 3), Gate: pick[Gate](t, "gate", 3), Drained: yes(t, "drained"), Reads: yes(t, "reads"),
 		Stopping: rapid.IntRange(0, 7).Draw(t, "stopping") == 0, StopLeft: left(t, "stop-left"),
 		Restore: Restore{
-			Need:  rapid.SampledFrom([]Need{NeedNothing, NeedNothing, NeedPlace, NeedCopy}).Draw(t, "need"),
+			Need:  rapid.SampledFrom([]Need{NeedNothing, NeedNothing, NeedPlace, NeedCopy, NeedFresh}).Draw(t, "need"),
 			Ready: rapid.IntRange(0, 5).Draw(t, "copied") == 0,
 		},
 		Busy: rapid.SampledFrom([]Kind{"", "", KindStartEngine, KindMakeReadOnly, KindAttachTail}).Draw(t, "busy"),

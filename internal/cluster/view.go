@@ -143,6 +143,9 @@ const (
 	// NeedCopy: the server lacks what no log has any more, or holds what the log does
 	// not. It needs another member's data.
 	NeedCopy
+	// NeedFresh: the server cannot run on its data. They make way for new ones, which
+	// the log or a copy fills.
+	NeedFresh
 )
 
 // Restore is the way back of a node that cannot go on by its log alone.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +21,7 @@ import (
 //
 //	data.copy without marker   unfinished: removed at the next start
 //	data.copy with marker      complete
-//	data.old                   what was there before; removed by DropOld
+//	data.old                   what was there before; removed by Prove
 //	data.drop                  what is being removed: no crash leaves half of another one
 //
 // A crash between the two renames leaves no data directory; Open ends it.
@@ -159,9 +158,23 @@ func (s *Server) checkRoom(bytes int64) error {
 // completeCopy makes a copy durable and marks it as one of ours. The keys of the own
 // TLS and RSA are taken along: clients may have them pinned.
 func (s *Server) completeCopy(dir string) error {
-	keys, err := filepath.Glob(filepath.Join(s.cfg.path(dataName), "*.pem"))
+	if err := s.cfg.takeKeys(dir); err != nil {
+		return err
+	}
+	if err := syncFileSystem(dir); err != nil {
+		return err
+	}
+	if err := s.cfg.writeMarker(dir, true); err != nil {
+		return err
+	}
+	return syncFileSystem(dir)
+}
+
+// takeKeys copies the keys of the own TLS and RSA to other data.
+func (c Config) takeKeys(dir string) error {
+	keys, err := filepath.Glob(filepath.Join(c.path(dataName), "*.pem"))
 	if err != nil {
-		return fmt.Errorf("complete copy: %w", err)
+		return fmt.Errorf("take keys along: %w", err)
 	}
 	for _, k := range keys {
 		b, err := os.ReadFile(k)
@@ -169,21 +182,10 @@ func (s *Server) completeCopy(dir string) error {
 			err = os.WriteFile(filepath.Join(dir, filepath.Base(k)), b, 0o600)
 		}
 		if err != nil {
-			return fmt.Errorf("complete copy: %w", err)
+			return fmt.Errorf("take keys along: %w", err)
 		}
 	}
-	if err := syncFileSystem(dir); err != nil {
-		return err
-	}
-	m := marker{Format: 1, Engine: s.cfg.Install.Version.String(), Created: time.Now().UTC().Format(time.RFC3339)}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode marker: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, markerName), append(b, '\n'), 0o640); err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
-	return syncFileSystem(dir)
+	return nil
 }
 
 // CopyReady reports whether a complete copy waits to be adopted.
@@ -194,9 +196,9 @@ func (c Config) copyComplete() bool {
 	return err == nil
 }
 
-// AdoptCopy puts a complete copy in the place of the own data, which are moved aside
-// and replace what was moved aside before. The server must not run.
-func (s *Server) AdoptCopy(ctx context.Context) error {
+// AdoptCopy puts a complete copy in the place of the own data, which are moved aside;
+// keep says that they are worth a look. The server must not run.
+func (s *Server) AdoptCopy(ctx context.Context, keep bool) error {
 	s.work.Lock()
 	defer s.work.Unlock()
 	if s.PID() != 0 {
@@ -208,24 +210,12 @@ func (s *Server) AdoptCopy(ctx context.Context) error {
 	if err := s.cfg.killOrphans(ctx); err != nil {
 		return fmt.Errorf("adopt copy: %w", err)
 	}
-	if err := s.cfg.discard(dataOldName); err != nil {
+	if err := s.cfg.exchange(dataCopyName, keep); err != nil {
 		return fmt.Errorf("adopt copy: %w", err)
 	}
-	if err := os.Rename(s.cfg.path(dataName), s.cfg.path(dataOldName)); ignoreMissing(err) != nil {
-		return fmt.Errorf("adopt copy: %w", err)
-	}
-	if err := os.Rename(s.cfg.path(dataCopyName), s.cfg.path(dataName)); err != nil {
-		return fmt.Errorf("adopt copy: %w", err)
-	}
-	s.mu.Lock()
-	s.crashes = Crashes{} // those of other data
-	s.mu.Unlock()
-	return syncFileSystem(s.cfg.Dir)
+	s.forgetCrashes()
+	return nil
 }
-
-// DropOld removes the data that a copy has replaced. Call it when the copy is known to
-// be good.
-func (s *Server) DropOld() error { return s.cfg.discard(dataOldName) }
 
 // discard removes a folder of data. A crash leaves it whole, or nothing under its name.
 func (c Config) discard(name string) error {
@@ -241,13 +231,6 @@ func (c Config) discard(name string) error {
 		return fmt.Errorf("remove %s: %w", c.path(name), err)
 	}
 	return nil
-}
-
-// OldData reports whether replaced data are kept, and where.
-func (s *Server) OldData() (string, bool) {
-	path := s.cfg.path(dataOldName)
-	_, err := os.Stat(path)
-	return path, err == nil
 }
 
 // recoverCopy ends what a crash left half done: without a data directory a complete

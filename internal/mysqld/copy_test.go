@@ -39,13 +39,13 @@ func TestCopyTakesThePlaceOfTheData(t *testing.T) {
 	if !other.CopyReady() || other.CopySize() < 10<<20 {
 		t.Errorf("the copy has %d bytes", other.CopySize())
 	}
-	if err := other.AdoptCopy(bounded(t)); !errors.Is(err, ErrRunning) {
+	if err := other.AdoptCopy(bounded(t), false); !errors.Is(err, ErrRunning) {
 		t.Errorf("a copy under a running server: %v", err)
 	}
 	if err := other.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.AdoptCopy(bounded(t)); err != nil {
+	if err := other.AdoptCopy(bounded(t), false); err != nil {
 		t.Fatal(err)
 	}
 	start(t, other)
@@ -58,11 +58,14 @@ func TestCopyTakesThePlaceOfTheData(t *testing.T) {
 	if a, b := scan[string](t, other, "SELECT @@server_uuid"), scan[string](t, donor, "SELECT @@server_uuid"); a == b {
 		t.Error("the copy has the donor's identity")
 	}
-	if _, kept := other.OldData(); !kept {
-		t.Error("the old data are gone")
+	if _, _, there := other.OldData(); !there || !other.Unproved() {
+		t.Error("the old data are gone, or the copy counts as good at once")
 	}
-	if err := other.DropOld(); err != nil {
+	if err := other.Prove(); err != nil {
 		t.Error(err)
+	}
+	if _, _, there := other.OldData(); there || other.Unproved() {
+		t.Error("the old data are still there, or the copy counts as bad")
 	}
 }
 

@@ -41,6 +41,9 @@ type marker struct {
 	Format  int    `json:"format"` // 1
 	Engine  string `json:"engine"` // release that made the directory
 	Created string `json:"created"`
+	// Unproved says that the data have taken the place of others, which are kept
+	// aside, and have not proved good yet.
+	Unproved bool `json:"unproved,omitempty"`
 }
 
 // checkData returns nil for a data directory of ours, ErrNotInitialized when
@@ -70,6 +73,18 @@ func (c Config) checkData() error {
 // initialize makes the data directory beside its final place and renames it, so
 // that an interrupted initialisation leaves nothing that looks finished.
 func (c Config) initialize(ctx context.Context, run func(context.Context) error) error {
+	if err := c.makeFresh(ctx, run, false); err != nil {
+		return err
+	}
+	_ = os.Remove(c.path(dataName)) // an empty one, as checkData saw
+	if err := os.Rename(c.path(dataNewName), c.path(dataName)); err != nil {
+		return fmt.Errorf("move the data directory into place: %w", err)
+	}
+	return syncFileSystem(c.Dir)
+}
+
+// makeFresh makes new data beside those of the server.
+func (c Config) makeFresh(ctx context.Context, run func(context.Context) error, unproved bool) error {
 	fresh := c.path(dataNewName)
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("remove an unfinished data directory: %w", err)
@@ -80,22 +95,10 @@ func (c Config) initialize(ctx context.Context, run func(context.Context) error)
 	if err := run(ctx); err != nil {
 		return err
 	}
-	m := marker{Format: 1, Engine: c.Install.Version.String(), Created: time.Now().UTC().Format(time.RFC3339)}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode marker: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(fresh, markerName), append(b, '\n'), 0o640); err != nil {
-		return fmt.Errorf("write marker: %w", err)
-	}
-	if err := syncFileSystem(fresh); err != nil {
+	if err := c.writeMarker(fresh, unproved); err != nil {
 		return err
 	}
-	_ = os.Remove(c.path(dataName)) // an empty one, as checkData saw
-	if err := os.Rename(fresh, c.path(dataName)); err != nil {
-		return fmt.Errorf("move the data directory into place: %w", err)
-	}
-	return syncFileSystem(c.Dir)
+	return syncFileSystem(fresh)
 }
 
 // syncFileSystem makes everything below dir durable.
@@ -133,6 +136,12 @@ func (c Config) loadSecret() (string, error) {
 		return "", fmt.Errorf("write the agent's secret: %w", err)
 	}
 	return s, nil
+}
+
+// hasSecret reports that this package has used the folder before.
+func (c Config) hasSecret() bool {
+	_, err := os.Stat(c.path(secretName))
+	return err == nil
 }
 
 func isHex(s string) bool {

@@ -82,10 +82,14 @@ func (s *Server) prepare() error {
 	if err := s.cfg.recoverCopy(); err != nil {
 		return err
 	}
-	if err := s.cfg.checkData(); err != nil && !errors.Is(err, ErrNotInitialized) {
+	err := s.cfg.checkData()
+	if errors.Is(err, ErrForeignData) && s.cfg.hasSecret() {
+		// The folder was ours: the data are damaged. Damaged tells, and no server
+		// starts on them.
+		s.cfg.Logger.Error("data directory is damaged", "error", err)
+	} else if err != nil && !errors.Is(err, ErrNotInitialized) {
 		return err
 	}
-	var err error
 	if s.secret, err = s.cfg.loadSecret(); err != nil {
 		return err
 	}
@@ -223,14 +227,15 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.run(ctx)
 }
 
-// run starts a server whose files are ready; work is held.
-func (s *Server) run(ctx context.Context) error {
+// run starts a server whose files are ready; work is held. Further arguments override
+// the option file.
+func (s *Server) run(ctx context.Context, args ...string) error {
 	if err := emptyDir(s.cfg.path(loadName)); err != nil {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartTimeout)
 	defer cancel()
-	p, offset, err := s.launch(ctx, "--defaults-file="+s.cfg.path(cnfName))
+	p, offset, err := s.launch(ctx, append([]string{"--defaults-file=" + s.cfg.path(cnfName)}, args...)...)
 	if err != nil {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
@@ -269,6 +274,11 @@ func (s *Server) beforeStart(ctx context.Context) error {
 	if err := s.cfg.killOrphans(ctx); err != nil {
 		return err
 	}
+	return s.prepareFiles()
+}
+
+// prepareFiles writes what a server reads besides its data.
+func (s *Server) prepareFiles() error {
 	if err := s.cfg.clearSocket(); err != nil {
 		return err
 	}
