@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -134,6 +135,14 @@ func (c Config) identity(f *optionFile) {
 	f.set("persisted_globals_load", "OFF") // SET PERSIST must not undo this file
 }
 
+// maxWorkers is where more workers wait for the order of commits only.
+const maxWorkers = 16
+
+// applierWorkers is one per core. While all workers are busy, the coordinator spins
+// (sched_yield in the logical clock's scheduler): more of them than cores costs more
+// than it gains.
+func applierWorkers() int { return min(max(2, runtime.NumCPU()), maxWorkers) }
+
 func (c Config) replication(f *optionFile) {
 	f.comment("replication: the restart recipe depends on every line")
 	f.set("gtid_mode", "ON")
@@ -148,7 +157,7 @@ func (c Config) replication(f *optionFile) {
 	f.set("relay_log", "relay")
 	f.set("replica_load_tmpdir", c.path(loadName))
 	f.set("relay_log_recovery", "ON")
-	f.set("replica_parallel_workers", 4)
+	f.set("replica_parallel_workers", applierWorkers())
 	f.set("replica_preserve_commit_order", "ON")
 	f.set("super_read_only", "ON")
 	f.set("event_scheduler", "OFF") // on a master it is switched on

@@ -267,7 +267,7 @@ func (s *Source) judge(ctx context.Context, set *gtid.Set) error {
 // it as it is.
 func ReplicateStatement(addr *net.TCPAddr, user, password string, heartbeat time.Duration) string {
 	return fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '%s', SOURCE_PORT = %d, SOURCE_USER = %s, "+
-		"SOURCE_PASSWORD = %s, SOURCE_AUTO_POSITION = 1, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, "+
+		"SOURCE_PASSWORD = %s, SOURCE_AUTO_POSITION = 1, REQUIRE_ROW_FORMAT = 1, GTID_ONLY = 1, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, "+
 		"SOURCE_HEARTBEAT_PERIOD = %.3f", addr.IP, addr.Port, quote(user), quote(password), heartbeat.Seconds())
 }
 
