@@ -34,6 +34,9 @@ func (o *offlineLog) State(_ wal.Group, key uint8) ([]byte, bool) {
 // Bounds says that there are no entries: what is chosen does not depend on them.
 func (o *offlineLog) Bounds(wal.Group) (first, last uint64) { return 0, 0 }
 
+// Trimmed is the newest trim.
+func (o *offlineLog) Trimmed(wal.Group) uint64 { return o.trim }
+
 // Read finds nothing, as Bounds says.
 func (o *offlineLog) Read(wal.Group, uint64) ([]byte, error) { return nil, wal.ErrNotFound }
 

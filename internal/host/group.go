@@ -207,6 +207,9 @@ func (g *Group) SetCandidacy(able bool, delay time.Duration) {
 
 // turn takes in everything that waits and carries out what comes of it.
 func (g *Group) turn() error {
+	if err := g.host.Err(); err != nil {
+		return err // the log is gone: whoever waits hears of it now
+	}
 	in := g.takeInbox()
 	// The clock is read after the messages were taken. Time stamped before would
 	// date a lease back that is granted for a message that came later.
@@ -316,8 +319,12 @@ const (
 )
 
 // stepProposals gives queued values to the core while it has room. It reports
-// whether some are left.
+// whether some are left. While the disk is full they stay in the queue, and proposers
+// wait when that is full too: else the log would collect in memory what it cannot write.
 func (g *Group) stepProposals(now paxos.Time) bool {
+	if g.host.DiskFull() {
+		return false
+	}
 	bytes := 0
 	for range maxTurn {
 		if bytes >= maxTurnBytes {

@@ -200,6 +200,7 @@ func (h *Host) sync() bool {
 		case err == nil:
 			if h.full.CompareAndSwap(true, false) {
 				h.opt.Logger.Info("log has room again")
+				h.wakeAll() // for what queued meanwhile
 			}
 			return true
 		case errors.Is(err, wal.ErrNoSpace):
@@ -227,7 +228,12 @@ func (h *Host) fail(err error) {
 		if h.opt.Failed != nil {
 			go h.opt.Failed(err)
 		}
+		h.wakeAll() // to end
 	}
+}
+
+func (h *Host) wakeAll() {
+	h.groups.Range(func(_, g any) bool { g.(*Group).wake(); return true })
 }
 
 func (h *Host) ticker() {

@@ -88,10 +88,12 @@ func (r *reads) answered(a paxos.ReadIndex) (more bool) {
 	return len(r.waiting) > 0
 }
 
-// stepReads asks for a read index if somebody waits for one.
+// stepReads asks for a read index if somebody waits for one. The clock is read again
+// behind those who wait: a lease that ran when the turn began says nothing to who came
+// after it was over.
 func (g *Group) stepReads(now paxos.Time) {
 	if token, ask := g.reads.due(now, paxos.Time(g.cfg.Heartbeat)); ask {
-		g.rep.Step(now, paxos.Event{Kind: paxos.EventReadIndex, Token: token})
+		g.rep.Step(g.host.opt.Clock(), paxos.Event{Kind: paxos.EventReadIndex, Token: token})
 	}
 }
 

@@ -3,12 +3,16 @@ package host
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 	"github.com/phxsql/phxsql/vfs"
+	"github.com/phxsql/phxsql/wal"
 )
 
 func startInMemory(t *testing.T) (*network, []*node) {
@@ -83,5 +87,101 @@ func TestReadIndexWaitsForALeader(t *testing.T) {
 	defer cancel()
 	if i, err := lead.group.ReadIndex(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("read index of the cut leader: %d, %v", i, err)
+	}
+}
+
+// grantAll answers what a leader to be asks, as member 2, until stop is set.
+func grantAll(h *Host, out sent, stop *atomic.Bool) {
+	for m := range out {
+		if m.To != 2 || stop.Load() {
+			continue
+		}
+		a := paxos.Message{From: 2, To: m.From, Ballot: m.Ballot, First: m.First, Sent: m.Sent}
+		switch m.Kind {
+		case paxos.MsgCanvass:
+			a.Kind = paxos.MsgOpinion
+		case paxos.MsgPrepare:
+			a.Kind = paxos.MsgPromise
+		case paxos.MsgAccept:
+			a.Kind = paxos.MsgAccepted
+			a.First += paxos.Instance(len(m.Entries))
+			a.Received, a.Through = a.First-1, a.First-1
+		default:
+			continue
+		}
+		h.HandleMessages(2, 0, []paxos.Message{a})
+	}
+}
+
+// TestReadsAreDatedAfterTheyCame: the lease ends right after a turn has read its clock,
+// and somebody asks to read. The turn must not answer by the lease that is over.
+func TestReadsAreDatedAfterTheyCame(t *testing.T) {
+	l, err := wal.Open(wal.Options{FS: vfs.NewMem(), Dir: "/log", Inline: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bootstrap(l, 1, threeMembers(3)); err != nil {
+		t.Fatal(err)
+	}
+	var now atomic.Int64
+	now.Store(int64(time.Hour))
+	var once atomic.Pointer[func()]
+	clock := func() paxos.Time {
+		at := paxos.Time(now.Load())
+		if f := once.Swap(nil); f != nil {
+			(*f)()
+		}
+		return at
+	}
+	out := make(sent, 1000)
+	h := New(Options{Log: l, Sender: out, Logger: slog.New(slog.DiscardHandler), Clock: clock})
+	g, err := h.Start(0, paxos.Defaults(1, func(int64) int64 { return 0 }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() { grantAll(h, out, &stop) })
+	defer func() { h.Close(); close(out); wg.Wait() }()
+	g.SetCandidacy(true, 0)
+	for changed := g.Changed(); !g.Leader().Ready; changed = g.Changed() {
+		if g.Leader().Ready {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("no leader: %+v", g.Leader())
+		}
+	}
+	if _, err := g.ReadIndex(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop.Store(true)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	answer := make(chan error, 1)
+	late := func() {
+		now.Add(int64(time.Minute))
+		go func() {
+			_, err := g.ReadIndex(ctx)
+			answer <- err
+		}()
+		for waiting := 0; waiting == 0; runtime.Gosched() {
+			g.reads.mu.Lock()
+			waiting = len(g.reads.waiting)
+			g.reads.mu.Unlock()
+		}
+	}
+	once.Store(&late)
+	for once.Load() != nil { // until a turn has read the clock
+		g.poke()
+	}
+	if _, err := g.Status(ctx); err != nil { // and one after it has ended
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-answer; !errors.Is(err, context.Canceled) {
+		t.Fatalf("a leader answers a read after its lease: %v", err)
 	}
 }

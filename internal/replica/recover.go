@@ -21,6 +21,9 @@ func Recover(log Reader, group wal.Group) (paxos.State, error) {
 		if errors.Is(err, wal.ErrNotFound) {
 			continue
 		}
+		if bad := new(wal.CorruptError); errors.As(err, &bad) {
+			return st, refuse(group, err)
+		}
 		if err != nil {
 			return st, fmt.Errorf("recover group %d: %w", group, err)
 		}
@@ -55,9 +58,13 @@ func recoverMarks(log Reader, group wal.Group) (paxos.State, error) {
 		}
 		st.Chosen = max(st.Chosen, at)
 	}
-	first, _ := log.Bounds(group)
-	if first > 0 {
-		st.Chosen = max(st.Chosen, paxos.Instance(first-1)) // only what is chosen is ever trimmed
+	if kept := log.Trimmed(group); kept > 0 {
+		st.Chosen = max(st.Chosen, paxos.Instance(kept-1)) // only what is chosen is ever trimmed
+	}
+	// Entries are written without gaps. Those that are missing although they were not
+	// trimmed are lost, and if they are not known to be chosen they were votes.
+	if first, last := log.Bounds(group); first <= last && paxos.Instance(first) > st.Chosen+1 {
+		return st, refuse(group, fmt.Errorf("the log begins at instance %d, what is before is known to be chosen through %d only", first, st.Chosen))
 	}
 	return st, nil
 }
@@ -125,6 +132,13 @@ func Install(log SyncedLog, group wal.Group, through paxos.Instance, ms paxos.Me
 	return nil
 }
 
+// pending reports whether a snapshot is in the log that an Install without room on the
+// disk has left there.
+func pending(log Reader, group wal.Group, through paxos.Instance) bool {
+	b, ok := log.State(group, stateSnapshot)
+	return ok && paxos.Instance(binary.LittleEndian.Uint64(b)) == through
+}
+
 // forget gives up what lies in the log below a snapshot. It need not be chosen.
 func forget(log Log, group wal.Group) {
 	if b, ok := log.State(group, stateSnapshot); ok {
@@ -140,7 +154,11 @@ func (r *Replica) Install(log SyncedLog, cfg paxos.Config, through paxos.Instanc
 	if chosen := r.core.Chosen(); chosen >= through || r.core.Leadership().Leader == r.self {
 		return nil, nil, fmt.Errorf("install snapshot through %d, chosen is %d: %w", through, chosen, ErrOldSnapshot)
 	}
-	if err := Install(log, r.group, through, ms); err != nil {
+	err := Install(log, r.group, through, ms)
+	if errors.Is(err, ErrOldSnapshot) && pending(log, r.group, through) {
+		_, err = log.Sync()
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	next, err := Open(log, r.group, cfg, now)

@@ -39,14 +39,19 @@ func Assess(log Reader, group wal.Group, ds []wal.Damage) ([]paxos.Instance, err
 	for i := range ds {
 		d := &ds[i]
 		switch {
-		case d.Known && d.Record.Group != group:
+		case d.Known && (d.Record.Kind == 0 || d.Record.Group != group):
+			// Nothing of this group is there.
 		case d.Known && d.Record.Kind == wal.KindEntry && paxos.Instance(d.Record.Index) <= st.Chosen:
 			list = append(list, paxos.Instance(d.Record.Index))
 		default:
-			return nil, fmt.Errorf("start group %d: %w: %w; remove this member and let it join anew with an empty data directory", group, ErrDamaged, &d.CorruptError)
+			return nil, refuse(group, &d.CorruptError)
 		}
 	}
 	return list, nil
+}
+
+func refuse(group wal.Group, cause error) error {
+	return fmt.Errorf("start group %d: %w: %w; remove this member and let it join anew with an empty data directory", group, ErrDamaged, cause)
 }
 
 // Repair has a chosen entry that cannot be read sent by other members.
@@ -63,25 +68,35 @@ func (r *Replica) Repair(now paxos.Time, i paxos.Instance) {
 	}
 }
 
-// askRotten asks all members for the oldest damaged entry; what they send begins with
-// it and may bring others.
+// askRotten asks all members for a damaged entry; what they send begins with it and
+// may bring others. The entries take turns, oldest first: one that nobody has any more
+// must not keep the others from being mended.
 func (r *Replica) askRotten(now paxos.Time) {
 	r.rottenAsked = now
-	first, _ := r.log.Bounds(r.group)
-	oldest := paxos.Instance(0)
+	kept := paxos.Instance(r.log.Trimmed(r.group))
+	oldest, next := paxos.Instance(0), paxos.Instance(0)
 	for i := range r.rotten {
-		if i < paxos.Instance(first) {
+		if i < kept {
 			delete(r.rotten, i) // trimmed meanwhile
-		} else if oldest == 0 || i < oldest {
+			continue
+		}
+		if oldest == 0 || i < oldest {
 			oldest = i
 		}
+		if i >= r.rottenNext && (next == 0 || i < next) {
+			next = i
+		}
 	}
-	if oldest == 0 {
+	if next == 0 {
+		next = oldest
+	}
+	if next == 0 {
 		return
 	}
+	r.rottenNext = next + 1
 	for _, m := range r.core.Members().List {
 		if m.ID != r.self {
-			r.out.Messages = append(r.out.Messages, paxos.Message{Kind: paxos.MsgAsk, From: r.self, To: m.ID, First: oldest})
+			r.out.Messages = append(r.out.Messages, paxos.Message{Kind: paxos.MsgAsk, From: r.self, To: m.ID, First: next})
 		}
 	}
 }

@@ -28,6 +28,7 @@ type Reader interface {
 	Read(group wal.Group, index uint64) ([]byte, error)
 	State(group wal.Group, key uint8) ([]byte, bool)
 	Bounds(group wal.Group) (first, last uint64)
+	Trimmed(group wal.Group) uint64
 }
 
 // Log is the part of a wal.Log that a replica uses.
@@ -72,6 +73,7 @@ type Replica struct {
 
 	rotten      map[paxos.Instance]bool // chosen entries that the log has lost
 	rottenAsked paxos.Time
+	rottenNext  paxos.Instance // others are asked for what is rotten from here on
 
 	appended wal.LSN
 	owed     []promise

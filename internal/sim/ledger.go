@@ -84,6 +84,8 @@ func (l *ledger) State(group wal.Group, key uint8) ([]byte, bool) { return l.log
 
 func (l *ledger) Bounds(group wal.Group) (first, last uint64) { return l.log.Bounds(group) }
 
+func (l *ledger) Trimmed(group wal.Group) uint64 { return l.log.Trimmed(group) }
+
 func (l *ledger) TrimBelow(group wal.Group, index uint64) {
 	l.base = max(l.base, paxos.Instance(index)-1)
 	l.log.TrimBelow(group, index)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/phxsql/phxsql/internal/replica"
 	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/wal"
 )
 
 // MaxReference is the largest reference to a snapshot in bytes.
@@ -272,6 +273,8 @@ func (g *group) restore(s Snapshotter, from paxos.NodeID, o offer) error {
 	err := g.log.Install(n.ctx, o.Through, o.Members)
 	switch {
 	case errors.Is(err, replica.ErrOldSnapshot): // the log came after all
+	case errors.Is(err, wal.ErrNoSpace):
+		return err // nothing is lost, and it is tried again
 	case err != nil:
 		if n.ctx.Err() == nil {
 			n.fail(err)

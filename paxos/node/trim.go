@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,6 +37,9 @@ func (n *Node) announce() {
 			d[id] = n.groups[id].log.Chosen()
 		}
 		if _, err := n.log.Sync(); err != nil { // chosen is not yet durable
+			if errors.Is(err, wal.ErrFailed) {
+				n.fail(err)
+			}
 			continue
 		}
 		n.setHeard(n.opt.ID, d)

@@ -46,7 +46,7 @@ var All = []Mutant{
 	{Name: "learned-not-vowed", Story: "learned_is_vowed", Why: "what was learned from another member is never acknowledged as durable", File: acceptor,
 		Old: ` || c.vowed < c.held {`, New: ` {`},
 	{Name: "trim-unknown", Test: "TestTrimProvesChosen", Why: "after a restart a trimmed log does not tell that what was trimmed is chosen", File: recovery,
-		Old: `	if first > 0 {`, New: `	if first == 0 {`},
+		Old: `kept > 0 {`, New: `kept > 0 && log == nil {`},
 
 	{Name: "read-without-lease", Every: sim.Reads, Why: "a leader answers readers after its lease", File: read,
 		Old: `c.now < c.LeaseEnd() && `, New: ``},
