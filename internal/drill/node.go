@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/powerloss"
 )
 
 // stopLimit bounds an orderly stop of a node.
@@ -28,6 +29,7 @@ type Node struct {
 	cluster *Cluster
 	config  string
 	dir     string
+	disk    *powerloss.Disk // of dir; nil: that of the machine
 	client  *api.Client
 	cmd     *exec.Cmd
 	exited  chan struct{}
