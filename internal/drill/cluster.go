@@ -350,6 +350,24 @@ func (n *Node) self(ctx context.Context) (api.MemberStatus, error) {
 	return api.MemberStatus{}, fmt.Errorf("node %d knows nothing of itself", n.ID)
 }
 
+// Namespaces reports that nodes can be cut off from each other.
+func (c *Cluster) Namespaces() bool { return c.net != nil }
+
+// Size is the number of nodes.
+func (c *Cluster) Size() int { return len(c.Nodes) }
+
+// Heal undoes all faults of processes and of the network.
+func (c *Cluster) Heal() error {
+	var errs []error
+	for _, n := range c.Nodes {
+		errs = append(errs, n.Heal())
+	}
+	if c.net != nil {
+		errs = append(errs, c.net.Heal())
+	}
+	return errors.Join(errs...)
+}
+
 // DSN is the address of a port for go-sql-driver.
 func (c *Cluster) DSN(addr, database string) string {
 	cfg := mysql.NewConfig()

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
 )
 
 // Fault breaks a cluster and mends what does not mend itself.
@@ -111,10 +113,13 @@ func (c *Cluster) other(m *Node) *Node {
 }
 
 // each does something to all nodes at once.
-func (c *Cluster) each(f func(*Node) error) error {
+func (c *Cluster) each(f func(*Node) error) error { return c.eachOf(c.Nodes, f) }
+
+// eachOf does something to some nodes at once.
+func (c *Cluster) eachOf(nodes []*Node, f func(*Node) error) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(c.Nodes))
-	for i, n := range c.Nodes {
+	errs := make([]error, len(nodes))
+	for i, n := range nodes {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
@@ -123,6 +128,33 @@ func (c *Cluster) each(f func(*Node) error) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// promoting is a node besides one that says of itself that it is to be or is master.
+func (c *Cluster) promoting(ctx context.Context, but *Node) *Node {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	for _, n := range c.Nodes {
+		if n == but || n.paused {
+			continue
+		}
+		if m, err := n.self(ctx); err == nil && (m.State == api.StatePromoting || m.Master) {
+			return n
+		}
+	}
+	return nil
+}
+
+func nodeName(n *Node) string { return fmt.Sprint(n.ID) }
+
+// errRefused wraps what the cluster refused to do: no failure of the drill.
+var errRefused = errors.New("refused")
+
+func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errRefused, err)
 }
 
 // wait lets time pass: a fault lasts for a time, it has no condition.
@@ -148,7 +180,10 @@ type Result struct {
 func (w *Workload) Endure(ctx context.Context, f Fault) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, faultLimit)
 	defer cancel()
-	c := w.cluster
+	c, ok := w.target.(*Cluster)
+	if !ok {
+		return Result{}, fmt.Errorf("%s: this is no cluster", f.Name)
+	}
 	master, err := c.Master(ctx)
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", f.Name, err)

@@ -34,6 +34,7 @@ type Node struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	paused  bool
+	hung    bool // its server is stopped where it is
 	log     *os.File
 }
 
@@ -66,7 +67,8 @@ func (n *Node) run(args ...string) error {
 	}
 	cmd := exec.Command(n.cluster.opt.Program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A node does not outlive the drill, however that ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	start := cmd.Start
 	if n.cluster.net != nil {
 		start = func() error { return n.cluster.net.Within(n.ID, cmd.Start) }
@@ -76,6 +78,7 @@ func (n *Node) run(args ...string) error {
 		return fmt.Errorf("start node %d: %w", n.ID, err)
 	}
 	n.cmd, n.log, n.exited, n.paused = cmd, log, make(chan struct{}), false
+	n.hung = false
 	go func(done chan struct{}) {
 		cmd.Wait()
 		discardLog(log)
@@ -177,6 +180,15 @@ func ignoreGone(err error) error {
 	return err
 }
 
+// Dump ends the agent and has it write what all its goroutines are doing to its log:
+// evidence for one that hangs.
+func (n *Node) Dump() error {
+	if err := n.Heal(); err != nil {
+		return err
+	}
+	return n.signal(syscall.SIGQUIT)
+}
+
 // Pause stops the agent's process where it is; its server goes on.
 func (n *Node) Pause() error {
 	n.paused = true
@@ -190,11 +202,37 @@ func (n *Node) Resume() error {
 }
 
 // PauseServer stops the node's mysqld where it is; its agent goes on.
-func (n *Node) PauseServer() error { return n.signalServer(syscall.SIGSTOP) }
+func (n *Node) PauseServer() error {
+	n.hung = true
+	return n.signalServer(syscall.SIGSTOP)
+}
 
 // ResumeServer lets a paused mysqld go on. One that was killed meanwhile is no
 // error.
-func (n *Node) ResumeServer() error { return ignoreGone(n.signalServer(syscall.SIGCONT)) }
+func (n *Node) ResumeServer() error {
+	n.hung = false
+	return ignoreGone(n.signalServer(syscall.SIGCONT))
+}
+
+// Heal undoes what a fault has done to the node's processes, whatever it was: it does
+// what a machine's init system does, and no more.
+func (n *Node) Heal() error {
+	if !n.Running() {
+		return n.Start()
+	}
+	if n.hung {
+		n.hung = false
+		if pid, err := n.ServerPID(); err == nil { // else it was killed meanwhile
+			if err := ignoreGone(syscall.Kill(pid, syscall.SIGCONT)); err != nil {
+				return fmt.Errorf("resume server of node %d: %w", n.ID, err)
+			}
+		}
+	}
+	if n.paused {
+		return n.Resume()
+	}
+	return nil
+}
 
 func (n *Node) signalServer(s syscall.Signal) error {
 	pid, err := n.ServerPID()
@@ -236,6 +274,13 @@ func (n *Node) Stop(ctx context.Context) error {
 // Isolate cuts the node off from its peers; its clients still reach it. Only
 // with Options.Namespaces.
 func (n *Node) Isolate() error { return n.cluster.net.SetPeerLink(n.ID, false) }
+
+// Cut loses what the node sends to another one, in that direction only. Only with
+// Options.Namespaces.
+func (n *Node) Cut(to *Node) error { return n.cluster.net.SetPath(n.ID, to.ID, false) }
+
+// Uncut ends Cut.
+func (n *Node) Uncut(to *Node) error { return n.cluster.net.SetPath(n.ID, to.ID, true) }
 
 // Rejoin ends Isolate.
 func (n *Node) Rejoin() error { return n.cluster.net.SetPeerLink(n.ID, true) }

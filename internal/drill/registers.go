@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,11 +35,14 @@ const (
 // their connections for as long as they hold: one that is attached to a deposed
 // master must not get an old answer from it.
 type Registers struct {
-	cluster *Cluster
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	begun   time.Time
-	next    atomic.Int64 // every value is written once
+	*crew
+	target Target
+	dir    string        // for the picture
+	rec    *Recorder     // nil: nobody keeps the history
+	era    time.Duration // how long a set of registers is used; 0: for ever
+	pause  time.Duration // longest time between two operations of a client
+	begun  time.Time
+	next   atomic.Int64 // every value is written once
 
 	mu      sync.Mutex
 	history []porcupine.Operation
@@ -53,58 +59,34 @@ type registerOp struct {
 
 // StartRegisters makes the registers and starts the clients.
 func (c *Cluster) StartRegisters(ctx context.Context) (*Registers, error) {
-	statements := []string{
-		"CREATE DATABASE IF NOT EXISTS " + registersSchema, "DROP TABLE IF EXISTS " + registersSchema + ".r",
-		"CREATE TABLE " + registersSchema + ".r (k INT PRIMARY KEY, v BIGINT NOT NULL)",
-	}
-	for k := range registers {
-		statements = append(statements, fmt.Sprintf("INSERT INTO %s.r VALUES (%d, 0)", registersSchema, k))
-	}
-	if err := c.Exec(ctx, statements...); err != nil {
+	return startRegistersOf(ctx, &Registers{target: c, dir: c.opt.Dir, pause: registerPause}, clientsPerPort)
+}
+
+func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Registers, error) {
+	err := r.target.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+registersSchema, "DROP TABLE IF EXISTS "+registersSchema+".r",
+		"CREATE TABLE "+registersSchema+".r (k INT PRIMARY KEY, v BIGINT NOT NULL)")
+	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	r := &Registers{cluster: c, cancel: cancel, begun: time.Now()}
-	client := 0
-	for _, n := range c.Nodes {
-		for range clientsPerPort {
-			db, err := c.Open(n.RW, registersSchema)
-			if err != nil {
+	r.crew, r.begun = newCrew(ctx), time.Now()
+	id := 0
+	for _, p := range r.target.Ports() {
+		for range clients {
+			me := id
+			id++
+			if err := r.client(Site{Target: r.target, Rec: r.rec}, p.RW, registersSchema, r.pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
 				r.Stop()
 				return nil, err
 			}
-			db.SetMaxOpenConns(1)
-			id := client
-			client++
-			r.wg.Go(func() {
-				defer db.Close()
-				r.run(ctx, db, id)
-			})
 		}
 	}
 	return r, nil
 }
 
-// run is one client: two thirds of its operations are reads.
-func (r *Registers) run(ctx context.Context, db *sql.DB, client int) {
-	for ctx.Err() == nil {
-		conn, err := db.Conn(ctx)
-		for err == nil && ctx.Err() == nil {
-			err = r.one(conn, client)
-			wait(ctx, rand.N(registerPause))
-		}
-		if conn != nil {
-			_ = conn.Raw(func(any) error { return errBad })
-			_ = conn.Close()
-		}
-		wait(ctx, retryPause)
-	}
-}
-
 // one does one operation and records it. An error means that the connection is
 // no good any more.
 func (r *Registers) one(conn *sql.Conn, client int) error {
-	op := registerOp{key: rand.IntN(registers), write: rand.IntN(3) == 0}
+	op := registerOp{key: r.base() + rand.IntN(registers), write: rand.IntN(3) == 0} // two thirds are reads
 	ctx, cancel := context.WithTimeout(context.Background(), registerLimit)
 	defer cancel()
 	call := r.now()
@@ -112,11 +94,15 @@ func (r *Registers) one(conn *sql.Conn, client int) error {
 	var err error
 	if op.write {
 		op.value = r.next.Add(1)
-		_, err = conn.ExecContext(ctx, fmt.Sprintf("UPDATE r SET v = %d WHERE k = %d", op.value, op.key))
+		_, err = conn.ExecContext(ctx, fmt.Sprintf("INSERT INTO r VALUES (%d, %d) ON DUPLICATE KEY UPDATE v = %d", op.key, op.value, op.value))
 	} else {
 		err = conn.QueryRowContext(ctx, fmt.Sprintf("SELECT v FROM r WHERE k = %d", op.key)).Scan(&got)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil // a register is 0 until it is written
+		}
 	}
 	end := r.now()
+	r.tell(op, call, end, got, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -133,12 +119,39 @@ func (r *Registers) one(conn *sql.Conn, client int) error {
 	return err
 }
 
+// base is the first of the registers in use. The outcome of a write that nobody knows
+// makes the judgement of its register harder from then on; new ones keep it easy.
+func (r *Registers) base() int {
+	if r.era == 0 {
+		return 0
+	}
+	return int(time.Since(r.begun)/r.era) * registers
+}
+
+// tell keeps an operation in the history.
+func (r *Registers) tell(op registerOp, call, end, got int64, err error) {
+	if r.rec == nil {
+		return
+	}
+	shift := r.rec.Now() - end // between the two clocks
+	what := map[string]int64{"register": int64(op.key), "value": op.value}
+	if op.write {
+		r.rec.Write("registers", call+shift, end+shift, classify(err), what, err)
+	} else if err == nil {
+		what["value"] = got
+		r.rec.Read("registers", call+shift, end+shift, what)
+	}
+}
+
 func (r *Registers) now() int64 { return int64(time.Since(r.begun)) }
 
 // Endure breaks the cluster once, waits until writes are acknowledged again, and
 // until every node is well.
 func (r *Registers) Endure(ctx context.Context, f Fault) error {
-	c := r.cluster
+	c, ok := r.target.(*Cluster)
+	if !ok {
+		return fmt.Errorf("%s: this is no cluster", f.Name)
+	}
 	master, err := c.Master(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.Name, err)
@@ -179,12 +192,6 @@ func (r *Registers) waitAck(ctx context.Context) error {
 	})
 }
 
-// Stop ends the clients and waits for them.
-func (r *Registers) Stop() {
-	r.cancel()
-	r.wg.Wait()
-}
-
 // Counts returns how many operations were recorded, and how many of them have an
 // unknown outcome.
 func (r *Registers) Counts() (operations, unknown int) {
@@ -196,12 +203,12 @@ func (r *Registers) Counts() (operations, unknown int) {
 // registerModel is a register that holds the value that was written last.
 var registerModel = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		parts := make([][]porcupine.Operation, registers)
+		by := map[int][]porcupine.Operation{}
 		for _, o := range history {
 			k := o.Input.(registerOp).key
-			parts[k] = append(parts[k], o)
+			by[k] = append(by[k], o)
 		}
-		return parts
+		return slices.Collect(maps.Values(by))
 	},
 	Init: func() any { return int64(0) },
 	Step: func(state, input, output any) (bool, any) {
@@ -218,6 +225,9 @@ var registerModel = porcupine.Model{
 	},
 }
 
+// errHistoryTooLong is no judgement.
+var errHistoryTooLong = errors.New("judge registers: the history is too long to be judged in time")
+
 // Verify returns an error unless there is one order of all operations that agrees
 // with what every client saw and with real time. The picture of a history that
 // has none is written to the cluster's folder.
@@ -229,9 +239,9 @@ func (r *Registers) Verify() error {
 	case porcupine.Ok:
 		return nil
 	case porcupine.Unknown:
-		return errors.New("judge registers: the history is too long to be judged in time")
+		return errHistoryTooLong
 	}
-	path := r.cluster.path("registers.html")
+	path := filepath.Join(r.dir, "registers.html")
 	if err := porcupine.VisualizePath(registerModel, info, path); err != nil {
 		return fmt.Errorf("judge registers: reads were not linearizable; the picture cannot be written: %w", err)
 	}

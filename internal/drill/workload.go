@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -28,9 +29,11 @@ const schema = "drill"
 // Workload writes rows through the read-write ports, reconnecting after every
 // error, and keeps what it was told.
 type Workload struct {
-	cluster *Cluster
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	target Target
+	rec    *Recorder     // nil: nobody keeps the history
+	pace   time.Duration // longest wait between two writes of a client
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu       sync.Mutex
 	outcomes map[int64]Outcome
@@ -48,16 +51,20 @@ var refusals = map[uint16]bool{
 
 // StartWorkload makes the table and starts one writer per node and port.
 func (c *Cluster) StartWorkload(ctx context.Context) (*Workload, error) {
-	err := c.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+schema,
+	return startWorkload(ctx, &Workload{target: c})
+}
+
+func startWorkload(ctx context.Context, w *Workload) (*Workload, error) {
+	err := w.target.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+schema,
 		"CREATE TABLE IF NOT EXISTS "+schema+".writes (id BIGINT PRIMARY KEY, node INT NOT NULL, filler VARCHAR(100) NOT NULL)")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &Workload{cluster: c, cancel: cancel, outcomes: map[int64]Outcome{}, errs: map[string]int{}}
+	w.cancel, w.outcomes, w.errs = cancel, map[int64]Outcome{}, map[string]int{}
 	base := time.Now().UnixMilli() * 1_000
-	for _, n := range c.Nodes {
-		db, err := c.Open(n.RW, schema)
+	for _, p := range w.target.Ports() {
+		db, err := w.target.Open(p.RW, schema)
 		if err != nil {
 			w.Stop()
 			return nil, err
@@ -67,7 +74,7 @@ func (c *Cluster) StartWorkload(ctx context.Context) (*Workload, error) {
 		go func() {
 			defer w.wg.Done()
 			defer db.Close()
-			w.write(ctx, db, n.ID, int64(n.ID)*idRange+base)
+			w.write(ctx, db, p.Node, int64(p.Node)*idRange+base)
 		}()
 	}
 	return w, nil
@@ -84,9 +91,10 @@ const writeLimit = 20 * time.Second
 
 func (w *Workload) write(ctx context.Context, db *sql.DB, node int, id int64) {
 	for ; ctx.Err() == nil; id++ {
-		conn, err := w.connect(ctx, db)
+		conn, err := connect(ctx, db)
 		if err != nil {
 			w.noteError(err) // nothing was sent
+			w.rec.NoConnection("", w.rec.Now(), err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(retryPause):
@@ -95,25 +103,21 @@ func (w *Workload) write(ctx context.Context, db *sql.DB, node int, id int64) {
 			continue
 		}
 		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
+		begin := w.rec.Now()
 		_, err = conn.ExecContext(one, "INSERT INTO writes VALUES (?, ?, REPEAT('x', 80))", id, node)
 		cancel()
-		w.note(id, classify(err), err)
+		w.note(id, begin, classify(err), err)
 		if err != nil {
 			conn.Raw(func(any) error { return errBad })
 		}
 		conn.Close()
+		if w.pace > 0 {
+			wait(ctx, rand.N(w.pace))
+		}
 	}
 }
 
 var errBad = errors.New("this connection has failed")
-
-// connect returns a connection that has answered, so that a failure after it is
-// one of the write.
-func (w *Workload) connect(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeLimit)
-	defer cancel()
-	return db.Conn(ctx)
-}
 
 func classify(err error) Outcome {
 	if err == nil {
@@ -126,7 +130,10 @@ func classify(err error) Outcome {
 	return Unknown
 }
 
-func (w *Workload) note(id int64, o Outcome, err error) {
+func (w *Workload) note(id, begin int64, o Outcome, err error) {
+	if w.rec != nil {
+		w.rec.Write("set", begin, w.rec.Now(), o, id, err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.outcomes[id] = o
@@ -205,12 +212,12 @@ func (w *Workload) Stop() {
 // be stopped and the cluster well.
 func (w *Workload) Verify(ctx context.Context) error {
 	var errs []error
-	for _, n := range w.cluster.withData() {
-		ids, err := w.cluster.ids(ctx, n.RO)
+	for _, p := range w.target.Ports() {
+		ids, err := ids(ctx, w.target, p.RO)
 		if err != nil {
 			return err
 		}
-		errs = append(errs, w.judge(n.ID, ids))
+		errs = append(errs, w.judge(p.Node, ids))
 	}
 	return errors.Join(errs...)
 }
@@ -238,8 +245,8 @@ func (w *Workload) judge(node int, ids []int64) error {
 	return fmt.Errorf("node %d: %d acknowledged rows are lost %v, %d refused rows are there %v", node, len(lost), lost[:min(5, len(lost))], len(ghosts), ghosts[:min(5, len(ghosts))])
 }
 
-func (c *Cluster) ids(ctx context.Context, addr string) ([]int64, error) {
-	db, err := c.Open(addr, schema)
+func ids(ctx context.Context, t Target, addr string) ([]int64, error) {
+	db, err := t.Open(addr, schema)
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,13 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Lab is a network of namespaces: each node has one, with a leg in the peers'
@@ -165,6 +167,48 @@ func (lab *Lab) SetPeerLink(i int, up bool) error {
 		return netlink.LinkSetUp(l)
 	}
 	return netlink.LinkSetDown(l)
+}
+
+// nowhere is an address that no link has: what is sent to it is lost.
+var nowhere = net.HardwareAddr{0x02, 0, 0, 0, 0, 0xee}
+
+// SetPath cuts or restores the way from one node to another in the peers' network, in
+// that direction only. Packets are lost without a word. It is independent of SetPeerLink.
+func (lab *Lab) SetPath(from, to int, open bool) error {
+	h, err := netlink.NewHandleAt(lab.nodes[from-1], unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("enter network of node %d: %w", from, err)
+	}
+	defer h.Close()
+	l, err := h.LinkByName("ethp")
+	if err != nil {
+		return fmt.Errorf("find link of node %d: %w", from, err)
+	}
+	peer := &netlink.Neigh{LinkIndex: l.Attrs().Index, Family: unix.AF_INET, IP: net.ParseIP(lab.PeerAddr(to)), State: netlink.NUD_PERMANENT, HardwareAddr: nowhere}
+	if !open {
+		if err := h.NeighSet(peer); err != nil {
+			return fmt.Errorf("cut node %d from node %d: %w", from, to, err)
+		}
+		return nil
+	}
+	if err := h.NeighDel(peer); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("restore the way from node %d to node %d: %w", from, to, err)
+	}
+	return nil
+}
+
+// Heal restores every link and every way.
+func (lab *Lab) Heal() error {
+	var errs []error
+	for i := range lab.nodes {
+		errs = append(errs, lab.SetPeerLink(i+1, true))
+		for j := range lab.nodes {
+			if i != j {
+				errs = append(errs, lab.SetPath(i+1, j+1, true))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Within calls start in a node's namespace: a process started there stays there.

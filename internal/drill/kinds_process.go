@@ -1,0 +1,203 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Whom a fault hits, given the master before it.
+type aim func(c *Cluster, master *Node, dice *rand.Rand) []*Node
+
+func onMaster(_ *Cluster, m *Node, _ *rand.Rand) []*Node { return []*Node{m} }
+
+// shuffled are all nodes but one, in some order.
+func shuffled(c *Cluster, but *Node, dice *rand.Rand) []*Node {
+	var ns []*Node
+	for _, n := range c.Nodes {
+		if n != but {
+			ns = append(ns, n)
+		}
+	}
+	dice.Shuffle(len(ns), func(i, j int) { ns[i], ns[j] = ns[j], ns[i] })
+	return ns
+}
+
+func onFollower(c *Cluster, m *Node, dice *rand.Rand) []*Node { return shuffled(c, m, dice)[:1] }
+
+// onMinority is the master with as many others as may fail.
+func onMinority(c *Cluster, m *Node, dice *rand.Rand) []*Node {
+	return append(shuffled(c, m, dice)[:(len(c.Nodes)-1)/2-1], m)
+}
+
+// onMajority is the smallest majority, the master in it or not.
+func onMajority(c *Cluster, _ *Node, dice *rand.Rand) []*Node {
+	return shuffled(c, nil, dice)[:len(c.Nodes)/2+1]
+}
+
+func onAll(c *Cluster, _ *Node, dice *rand.Rand) []*Node { return shuffled(c, nil, dice) }
+
+// strike is a fault that does the same to each of the nodes it aims at, and heals them.
+func strike(name string, outage bool, at aim, do func(*Node) error) func(*rand.Rand) Fault {
+	return func(dice *rand.Rand) Fault {
+		var hit []*Node
+		return Fault{
+			Name: name, Outage: outage,
+			Break: func(_ context.Context, c *Cluster, m *Node) error {
+				hit = at(c, m, dice)
+				return c.eachOf(hit, func(n *Node) error {
+					if !n.Running() {
+						return nil // an earlier fault has killed it
+					}
+					return do(n)
+				})
+			},
+			Mend: func(_ context.Context, c *Cluster, _ *Node) error { return c.eachOf(hit, (*Node).Heal) },
+		}
+	}
+}
+
+// killServer kills a mysqld, if there is one at this moment.
+func killServer(n *Node) error {
+	if _, err := n.ServerPID(); err != nil {
+		return nil
+	}
+	return ignoreGone(n.KillServer())
+}
+
+// hangServer stops a mysqld where it is, if there is one at this moment.
+func hangServer(n *Node) error {
+	if _, err := n.ServerPID(); err != nil {
+		return nil
+	}
+	return ignoreGone(n.PauseServer())
+}
+
+func pauseBoth(n *Node) error { return errors.Join(n.Pause(), hangServer(n)) }
+
+func init() {
+	brief, long := seconds(0.2, 3), seconds(1, 7)
+	kill := func(name, text string, weight int, outage bool, at aim, do func(*Node) error) {
+		Kinds = append(Kinds, Kind{Name: name, Family: "kill", Weight: weight, Hold: brief, Make: strike(text, outage, at, do)})
+	}
+	kill("kill-master", "kill the master's agent and mysqld", 20, false, onMaster, (*Node).KillAll)
+	kill("kill-master-agent", "kill the master's agent", 10, false, onMaster, (*Node).KillAgent)
+	kill("kill-master-mysqld", "kill the master's mysqld", 10, false, onMaster, killServer)
+	kill("kill-follower", "kill a follower's agent and mysqld", 8, false, onFollower, (*Node).KillAll)
+	kill("kill-follower-agent", "kill a follower's agent", 5, false, onFollower, (*Node).KillAgent)
+	kill("kill-follower-mysqld", "kill a follower's mysqld", 5, false, onFollower, killServer)
+	kill("kill-majority", "kill a majority", 8, true, onMajority, (*Node).KillAll)
+	kill("kill-all", "kill all nodes", 8, true, onAll, (*Node).KillAll)
+	kill("kill-all-mysqld", "kill every mysqld", 5, true, onAll, killServer)
+	pause := func(name, text string, weight int, outage bool, at aim, do func(*Node) error) {
+		Kinds = append(Kinds, Kind{Name: name, Family: "pause", Weight: weight, Hold: long, Make: strike(text, outage, at, do)})
+	}
+	pause("pause-master", "pause the master's agent", 10, false, onMaster, (*Node).Pause)
+	pause("pause-master-node", "pause the master's agent and mysqld", 8, false, onMaster, pauseBoth)
+	pause("pause-follower", "pause a follower's agent", 8, false, onFollower, (*Node).Pause)
+	pause("pause-majority", "pause the agents of a majority", 6, true, onMajority, (*Node).Pause)
+	pause("pause-all", "pause all agents and servers", 5, true, onAll, pauseBoth)
+	Kinds = append(Kinds,
+		Kind{Name: "hang-master-mysqld", Family: "hang", Weight: 8, Hold: seconds(4, 14), Make: strike("hang the master's mysqld", true, onMaster, hangServer)},
+		Kind{Name: "hang-follower-mysqld", Family: "hang", Weight: 5, Hold: long, Make: strike("hang a follower's mysqld", false, onFollower, hangServer)},
+		Kind{Name: "stutter-master", Family: "pause", Weight: 8, Hold: seconds(0, 0.5), Make: stutter},
+		Kind{Name: "kill-new-master", Family: "kill", Weight: 10, Hold: brief, Make: killNewMaster},
+		Kind{Name: "kill-while-starting", Family: "kill", Weight: 10, Hold: brief, Make: killWhileStarting},
+		Kind{Name: "restart-master", Family: "orderly", Weight: 6, Hold: seconds(0, 1), Make: restartMaster},
+		Kind{Name: "switchover", Family: "orderly", Weight: 10, Hold: seconds(0, 0.5), Make: switchOver},
+	)
+}
+
+// stutter stops the master's agent for about as long as a lease, again and again.
+func stutter(dice *rand.Rand) Fault {
+	return Fault{
+		Name: "pause the master's agent for about a lease, again and again", Outage: true,
+		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
+			for range 3 + dice.IntN(3) {
+				if !m.Running() {
+					return nil
+				}
+				if err := m.Pause(); err != nil {
+					return err
+				}
+				wait(ctx, time.Duration(500+dice.IntN(900))*time.Millisecond)
+				if err := m.Resume(); err != nil {
+					return err
+				}
+				wait(ctx, time.Duration(50+dice.IntN(400))*time.Millisecond)
+			}
+			return nil
+		},
+		Mend: func(_ context.Context, _ *Cluster, m *Node) error { return m.Heal() },
+	}
+}
+
+// killNewMaster kills the master, and some moments later, while another one is on its
+// way, the one that is most likely that.
+func killNewMaster(dice *rand.Rand) Fault {
+	return Fault{
+		Name: "kill the master, and its heir during promotion", Outage: true,
+		Break: func(ctx context.Context, c *Cluster, m *Node) error {
+			if err := m.KillAll(); err != nil {
+				return err
+			}
+			until := time.Now().Add(time.Duration(dice.IntN(4000)) * time.Millisecond)
+			heir := shuffled(c, m, dice)[0]
+			for time.Now().Before(until) && ctx.Err() == nil {
+				if n := c.promoting(ctx, m); n != nil {
+					heir = n
+					break
+				}
+				wait(ctx, 10*time.Millisecond)
+			}
+			return heir.KillAll()
+		},
+		Mend: func(_ context.Context, c *Cluster, _ *Node) error { return c.each((*Node).Heal) },
+	}
+}
+
+// killWhileStarting kills a node, and again each time when it has just been started.
+func killWhileStarting(dice *rand.Rand) Fault {
+	return Fault{
+		Name: "kill the master, and again while it starts", Outage: true,
+		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
+			for range 1 + dice.IntN(3) {
+				if err := m.KillAll(); err != nil {
+					return err
+				}
+				if err := m.Start(); err != nil {
+					return err
+				}
+				wait(ctx, time.Duration(dice.IntN(2500))*time.Millisecond)
+			}
+			return m.KillAll()
+		},
+		Mend: func(_ context.Context, _ *Cluster, m *Node) error { return m.Heal() },
+	}
+}
+
+// restartMaster stops the master as an operator does, and starts it again.
+func restartMaster(*rand.Rand) Fault {
+	return Fault{
+		Name: "stop the master orderly",
+		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
+			if !m.Running() || m.paused {
+				return nil
+			}
+			return m.Stop(ctx)
+		},
+		Mend: func(_ context.Context, _ *Cluster, m *Node) error { return m.Heal() },
+	}
+}
+
+// switchOver asks for another master. The cluster may refuse, with a reason.
+func switchOver(dice *rand.Rand) Fault {
+	return Fault{
+		Name: "planned switchover",
+		Break: func(ctx context.Context, c *Cluster, m *Node) error {
+			_, err := c.Run(ctx, "switchover", "--to", nodeName(shuffled(c, m, dice)[0]))
+			return refusal(err)
+		},
+	}
+}

@@ -1,0 +1,170 @@
+package drill
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Target is what loads are put on: a cluster, or a plain server as the control.
+type Target interface {
+	// Ports are those of each node.
+	Ports() []Ports
+	Open(addr, database string) (*sql.DB, error)
+	// Exec runs statements through some read-write port.
+	Exec(ctx context.Context, statements ...string) error
+}
+
+// Ports are a node's client ports.
+type Ports struct {
+	Node   int
+	RW, RO string
+}
+
+// Ports are those of the nodes that have a server.
+func (c *Cluster) Ports() []Ports {
+	var ps []Ports
+	for _, n := range c.withData() {
+		ps = append(ps, Ports{n.ID, n.RW, n.RO})
+	}
+	return ps
+}
+
+// Site is what a load needs.
+type Site struct {
+	Target Target
+	Rec    *Recorder
+	Dir    string // for pictures
+}
+
+// Load writes and reads until it is stopped, and then judges what it was told.
+type Load interface {
+	// Stop ends the clients and waits for them.
+	Stop()
+	// Judge holds what clients were told against what is there. The load must be
+	// stopped and the cluster well. The error says that it could not be judged.
+	Judge(ctx context.Context) (Finding, error)
+}
+
+// Finding is the judgement over one load.
+type Finding struct {
+	Load  string   `json:"load"`
+	Facts string   `json:"facts"`           // what was judged, in numbers
+	Wrong []string `json:"wrong,omitempty"` // each a broken promise
+	Noted []string `json:"noted,omitempty"` // what MySQL allows
+}
+
+// LoadKind is a load that can be asked for by name.
+type LoadKind struct {
+	Name  string
+	About string
+	Start func(ctx context.Context, s Site) (Load, error)
+}
+
+// Loads are all loads, in the order in which they are started.
+var Loads = []LoadKind{
+	{"set", "rows inserted one by one: what was acknowledged is there, what was refused is not", startSet},
+	{"bank", "transfers: the total never changes, on any port", startBank},
+	{"lists", "list-append transactions at REPEATABLE READ, judged by a cycle checker", startListsAt(repeatableRead)},
+	{"serializable", "the same at SERIALIZABLE", startListsAt(serializable)},
+	{"registers", "single rows read and written: judged to be linearizable", startRegisters},
+	{"ddl", "tables, routines, views, triggers, accounts and grants made, changed and dropped", startDDL},
+}
+
+// FindLoads returns the loads of these names; all for none.
+func FindLoads(names []string) ([]LoadKind, error) {
+	if len(names) == 0 {
+		return Loads, nil
+	}
+	var out []LoadKind
+	for _, n := range names {
+		at := len(out)
+		for _, l := range Loads {
+			if l.Name == n {
+				out = append(out, l)
+			}
+		}
+		if len(out) == at {
+			return nil, fmt.Errorf("find workload %q: there is none of that name", n)
+		}
+	}
+	return out, nil
+}
+
+// crew are the clients of one load.
+type crew struct {
+	cancel context.CancelFunc
+	ctx    context.Context
+	wg     sync.WaitGroup
+}
+
+func newCrew(ctx context.Context) *crew {
+	ctx, cancel := context.WithCancel(ctx)
+	return &crew{cancel: cancel, ctx: ctx}
+}
+
+// Stop ends the clients and waits for them.
+func (c *crew) Stop() {
+	c.cancel()
+	c.wg.Wait()
+}
+
+// client starts a client of a port: it keeps a connection until a step fails, and waits
+// up to pause between steps.
+func (c *crew) client(s Site, addr, database string, pause time.Duration, one func(*sql.Conn) error) error {
+	db, err := s.Target.Open(addr, database)
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	c.wg.Go(func() {
+		defer db.Close()
+		for c.ctx.Err() == nil {
+			begin := s.Rec.Now()
+			conn, err := connect(c.ctx, db)
+			if err != nil {
+				s.Rec.NoConnection(addr, begin, err)
+			}
+			for err == nil && c.ctx.Err() == nil {
+				err = one(conn)
+				wait(c.ctx, rand.N(pause))
+			}
+			if conn != nil {
+				_ = conn.Raw(func(any) error { return errBad })
+				_ = conn.Close()
+			}
+			wait(c.ctx, retryPause)
+		}
+	})
+	return nil
+}
+
+// connect returns a connection that has answered.
+func connect(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	return db.Conn(ctx)
+}
+
+// transaction carries out statements between START TRANSACTION and COMMIT. What fails
+// before the COMMIT is sent is certain not to be there. An error means that the
+// connection is no good any more.
+func transaction(conn *sql.Conn, do func(ctx context.Context) error) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	defer cancel()
+	if _, err := conn.ExecContext(ctx, "START TRANSACTION"); err != nil {
+		return Refused, err
+	}
+	if err := do(ctx); err != nil {
+		if _, undo := conn.ExecContext(ctx, "ROLLBACK"); undo != nil {
+			return Refused, errors.Join(err, undo)
+		}
+		return Refused, nil
+	}
+	_, err := conn.ExecContext(ctx, "COMMIT")
+	return classify(err), err
+}

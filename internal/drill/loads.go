@@ -1,0 +1,102 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The loads of a drill leave the machine some air: it also runs the cluster.
+const (
+	setPace        = 12 * time.Millisecond
+	registersEra   = 8 * time.Second
+	registersPause = 90 * time.Millisecond
+	registersPorts = 5 // clients per port
+)
+
+// startSet starts the Workload as one of several loads.
+func startSet(ctx context.Context, s Site) (Load, error) {
+	w, err := startWorkload(ctx, &Workload{target: s.Target, rec: s.Rec, pace: setPace})
+	return (*setLoad)(w), err
+}
+
+type setLoad Workload
+
+// Stop ends the writers.
+func (l *setLoad) Stop() { (*Workload)(l).Stop() }
+
+// Judge looks for every row on every node.
+func (l *setLoad) Judge(ctx context.Context) (Finding, error) {
+	w := (*Workload)(l)
+	f := Finding{Load: "set", Facts: fmt.Sprintf("%d inserts acknowledged, %d refused, %d unknown", w.Count(Acknowledged), w.Count(Refused), w.Count(Unknown))}
+	for _, p := range w.target.Ports() {
+		list, err := ids(ctx, w.target, p.RO)
+		if err != nil {
+			return f, err
+		}
+		there := make(map[int64]bool, len(list))
+		for _, id := range list {
+			there[id] = true
+		}
+		w.mu.Lock()
+		f.Wrong = append(f.Wrong, judgeSet(p.Node, "rows", w.outcomes, there)...)
+		w.mu.Unlock()
+	}
+	return f, nil
+}
+
+// judgeSet holds outcomes against what is there.
+func judgeSet(node int, what string, told map[int64]Outcome, there map[int64]bool) []string {
+	var lost, ghosts, strange []int64
+	for id, o := range told {
+		switch {
+		case o == Acknowledged && !there[id]:
+			lost = append(lost, id)
+		case o == Refused && there[id]:
+			ghosts = append(ghosts, id)
+		}
+	}
+	for id := range there {
+		if told[id] == 0 {
+			strange = append(strange, id)
+		}
+	}
+	var wrong []string
+	for _, c := range []struct {
+		how string
+		ids []int64
+	}{{"acknowledged and lost", lost}, {"refused and there", ghosts}, {"there and written by nobody", strange}} {
+		if n := len(c.ids); n > 0 {
+			slices.Sort(c.ids)
+			wrong = append(wrong, fmt.Sprintf("node %d: %d %s are %s, such as %v", node, n, what, c.how, c.ids[:min(5, n)]))
+		}
+	}
+	return wrong
+}
+
+// startRegisters starts the Registers as one of several loads.
+func startRegisters(ctx context.Context, s Site) (Load, error) {
+	r, err := startRegistersOf(ctx, &Registers{target: s.Target, rec: s.Rec, dir: s.Dir, era: registersEra, pause: registersPause}, registersPorts)
+	if err != nil {
+		return nil, err
+	}
+	return registersLoad{r}, nil
+}
+
+type registersLoad struct{ *Registers }
+
+// Judge looks for an order of all operations.
+func (l registersLoad) Judge(context.Context) (Finding, error) {
+	n, unknown := l.Counts()
+	f := Finding{Load: "registers", Facts: fmt.Sprintf("%d operations, %d of them of unknown outcome", n, unknown)}
+	err := l.Verify()
+	switch {
+	case errors.Is(err, errHistoryTooLong):
+		return f, err
+	case err != nil:
+		f.Wrong = append(f.Wrong, err.Error())
+	}
+	return f, nil
+}

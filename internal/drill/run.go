@@ -1,0 +1,302 @@
+package drill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The limits of a drill.
+const (
+	startLimit = 2 * time.Minute
+	serveLimit = 60 * time.Second  // from the mend, or from a fault that leaves a majority, to the first commit
+	wellLimit  = 120 * time.Second // from the mend until every node is well
+	judgeLimit = 4 * time.Minute
+	DefaultRun = 20 // faults, if neither a number nor a time is given
+)
+
+// Plan says what drill to run.
+type Plan struct {
+	Seed   uint64
+	Faults int           // 0: as many as fit into For
+	For    time.Duration // 0: until Faults are done; the fault that is on its way is finished
+	Loads  []LoadKind
+	Kinds  []Kind
+	// Out is the folder of the report.
+	Out string
+	// Command repeats this drill.
+	Command string
+	Cluster Options
+}
+
+// Bout is one fault of a drill, as it went. Times are nanoseconds since the drill began.
+type Bout struct {
+	N       int           `json:"n"`
+	Kind    string        `json:"kind"`
+	Text    string        `json:"text"`
+	Master  int           `json:"master"` // before it; 0 if there was none
+	Overlap Overlap       `json:"overlap,omitempty"`
+	Broken  int64         `json:"broken"`
+	Mended  int64         `json:"mended"`
+	Well    int64         `json:"well"`  // when all nodes were well; 0 if the next fault came before
+	Pause   time.Duration `json:"pause"` // longest time without a commit
+	Refused string        `json:"refused,omitempty"`
+}
+
+// Verdict is the result of a drill.
+type Verdict struct {
+	OK        bool          `json:"ok"`
+	Seed      uint64        `json:"seed"`
+	Command   string        `json:"command"`
+	Began     time.Time     `json:"began"`
+	Took      time.Duration `json:"took"`
+	Nodes     int           `json:"nodes"`
+	Networks  bool          `json:"networks"` // partitions were possible
+	Bouts     []Bout        `json:"faults"`
+	Findings  []Finding     `json:"findings"`
+	Failovers []Failover    `json:"failovers"`
+	// Changes are those of the nodes' states.
+	Changes []Change `json:"changes"`
+	// Broken are promises that no load keeps the book of: service that did not come
+	// back, members that differ.
+	Broken []string `json:"broken,omitempty"`
+}
+
+// run is a drill that runs.
+type run struct {
+	plan    Plan
+	c       *Cluster
+	rec     *Recorder
+	loads   []Load
+	watch   *watch
+	verdict *Verdict
+	start   time.Time
+}
+
+// Run runs a drill and writes its report. The error says that it could not be run or
+// judged; a broken promise is no error but a verdict. The cluster's folder stays.
+func Run(ctx context.Context, p Plan) (*Verdict, error) {
+	if p.Faults == 0 && p.For == 0 {
+		p.Faults = DefaultRun
+	}
+	if p.Cluster.Say == nil {
+		p.Cluster.Say = func(string, ...any) {}
+	}
+	for _, k := range p.Kinds {
+		if k.Prepare != nil {
+			k.Prepare(&p.Cluster)
+		}
+	}
+	if err := os.MkdirAll(p.Out, 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of report: %w", err)
+	}
+	r := &run{plan: p, verdict: &Verdict{Seed: p.Seed, Command: p.Command, Began: time.Now(), Nodes: p.Cluster.Nodes, Networks: p.Cluster.Namespaces}}
+	err := r.do(ctx)
+	r.verdict.Took = time.Since(r.verdict.Began)
+	if err == nil {
+		err = r.report()
+	}
+	return r.verdict, err
+}
+
+func (r *run) do(ctx context.Context) (err error) {
+	r.say("starting %d nodes", r.plan.Cluster.Nodes)
+	if r.c, err = New(r.plan.Cluster); err != nil {
+		return err
+	}
+	defer r.c.Close()
+	begin, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if err := r.c.Start(begin); err != nil {
+		return fmt.Errorf("start cluster: %w", err)
+	}
+	if r.rec, err = NewRecorder(filepath.Join(r.plan.Out, "history.jsonl")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.rec.Close()) }()
+	r.start = time.Now()
+	r.watch = startWatch(ctx, r.c, r.rec.Now)
+	defer r.watch.Stop()
+	for _, k := range r.plan.Loads {
+		l, err := k.Start(begin, Site{r.c, r.rec, r.plan.Out})
+		if err != nil {
+			return fmt.Errorf("start workload %s: %w", k.Name, err)
+		}
+		r.loads = append(r.loads, l)
+		defer l.Stop()
+	}
+	if err := r.waitAck(begin, serveLimit); err != nil {
+		return fmt.Errorf("start workloads: %w", err)
+	}
+	if r.attack(ctx) {
+		return r.judge(ctx)
+	}
+	if ctx.Err() == nil {
+		r.keepEvidence(ctx)
+	}
+	return ctx.Err()
+}
+
+// keepEvidence has every agent write down what it is doing, for a cluster that did not
+// come back.
+func (r *run) keepEvidence(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	if text, err := r.c.Run(ctx, "status", "-o", "json"); err == nil {
+		_ = os.WriteFile(filepath.Join(r.plan.Out, "status.json"), []byte(text), 0o644) // the report does without
+	}
+	for _, n := range r.c.Nodes {
+		if err := n.Dump(); err != nil {
+			r.say("node %d: %v", n.ID, err)
+			continue
+		}
+		select {
+		case <-n.exited:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (r *run) say(format string, args ...any) { r.plan.Cluster.Say(format, args...) }
+
+// broken notes a promise that was not kept.
+func (r *run) broken(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.verdict.Broken = append(r.verdict.Broken, text)
+	r.say("BROKEN: %s", text)
+}
+
+// attack breaks the cluster until the plan is done. False says that it did not come
+// back, or that the drill was interrupted.
+func (r *run) attack(ctx context.Context) bool {
+	s := NewSchedule(r.plan.Seed, r.plan.Kinds)
+	for n := 0; !r.done(n); {
+		var episode []Planned
+		for {
+			p := s.Next()
+			if n++; r.done(n) {
+				p.Overlap = Apart
+			}
+			if episode = append(episode, p); p.Overlap == Apart {
+				break
+			}
+		}
+		if !r.episode(ctx, episode) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *run) done(n int) bool {
+	return r.plan.Faults > 0 && n >= r.plan.Faults || r.plan.For > 0 && time.Since(r.start) >= r.plan.For
+}
+
+// waitAck waits for a commit that begins from now on.
+func (r *run) waitAck(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return r.rec.WaitAck(r.rec.Now(), func() error {
+		wait(ctx, pollEvery)
+		if ctx.Err() != nil {
+			return fmt.Errorf("no write was acknowledged for %v", limit)
+		}
+		return nil
+	})
+}
+
+// report writes everything about the drill.
+func (r *run) report() error {
+	v := r.verdict
+	v.Changes = r.watch.Changes()
+	for _, n := range r.c.Nodes {
+		fs, err := readFailovers(n.ID, n.Log())
+		if err != nil {
+			return err
+		}
+		v.Failovers = append(v.Failovers, fs...)
+		if err := copyFile(n.Log(), filepath.Join(r.plan.Out, filepath.Base(n.Log()))); err != nil {
+			return err
+		}
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write verdict: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(r.plan.Out, "verdict.json"), append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write verdict: %w", err)
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("copy log: %w", err)
+	}
+	return nil
+}
+
+// String tells the verdict in a few lines.
+func (v *Verdict) String() string {
+	var b strings.Builder
+	b.WriteString(boutTable(v.Bouts))
+	for _, f := range v.Findings {
+		word := "kept"
+		if len(f.Wrong) > 0 {
+			word = "BROKEN"
+		}
+		fmt.Fprintf(&b, "%-13s %-7s %s\n", f.Load, word, f.Facts)
+		for _, w := range f.Wrong {
+			fmt.Fprintf(&b, "  wrong: %s\n", clip(w))
+		}
+		for _, n := range f.Noted {
+			fmt.Fprintf(&b, "  noted: %s\n", n)
+		}
+	}
+	for _, t := range v.Broken {
+		fmt.Fprintf(&b, "BROKEN: %s\n", clip(t))
+	}
+	word := "every promise was kept"
+	if !v.OK {
+		word = "a promise was BROKEN"
+	}
+	fmt.Fprintf(&b, "%d faults in %v: %s\n", len(v.Bouts), v.Took.Round(time.Second), word)
+	return b.String()
+}
+
+// clip cuts what is too long for a terminal; the report has it all.
+func clip(s string) string {
+	const most = 2000
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
+
+// boutTable renders the pauses of each kind of fault that stood alone, and of those
+// that overlapped together.
+func boutTable(bouts []Bout) string {
+	var rs []Result
+	for _, b := range bouts {
+		name := b.Kind
+		if b.Refused != "" {
+			name += " (refused)"
+		}
+		if b.Well > 0 {
+			rs = append(rs, Result{name, b.Pause, time.Duration(b.Well - b.Mended)})
+		}
+	}
+	if len(rs) == 0 {
+		return ""
+	}
+	return Summary(rs)
+}
