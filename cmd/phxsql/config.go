@@ -40,5 +40,6 @@ func configCommand(io stdio) *cobra.Command {
 		},
 	}
 	check.Flags().BoolVar(&running, "running", false, "the node is running: do not ask for free ports")
-	return group("config", "Print a sample configuration, or check one", sample, check)
+	return group("config", "Show and change settings of the cluster; print a sample of a node's file, or check one",
+		append(settingsCommands(io), sample, check)...)
 }

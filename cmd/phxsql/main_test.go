@@ -59,6 +59,9 @@ type fakeNode struct {
 	init   api.InitRequest
 	to     string
 	asked  any
+
+	settings api.SettingsResult
+	history  api.SettingsHistory
 }
 
 // Status is short for the tests.
@@ -97,6 +100,17 @@ func (f *fakeNode) CreateToken(_ context.Context, r api.TokenRequest) (api.Token
 
 func (*fakeNode) Redeem(context.Context, string) (api.RedeemResult, error) {
 	return api.RedeemResult{}, nil
+}
+
+func (f *fakeNode) Settings(context.Context) (api.SettingsResult, error) { return f.settings, f.err }
+
+func (f *fakeNode) SettingsHistory(context.Context) (api.SettingsHistory, error) {
+	return f.history, f.err
+}
+
+func (f *fakeNode) ChangeSettings(_ context.Context, req api.SettingsRequest) (api.SettingsResult, error) {
+	f.asked = req
+	return f.settings, f.err
 }
 
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) { return nil, errors.New("none") }
@@ -486,6 +500,35 @@ func TestPrintErrorFindsHints(t *testing.T) {
 		printError(&b, err)
 		if b.String() != want {
 			t.Errorf("got %q, want %q", b.String(), want)
+		}
+	}
+}
+
+func TestConfigOfTheCluster(t *testing.T) {
+	at := time.Date(2026, 11, 22, 20, 0, 0, 0, time.Local)
+	n := &fakeNode{
+		settings: api.SettingsResult{At: 7, Waiting: []paxos.NodeID{3}, Settings: []api.Setting{
+			{Key: "log.keep", Value: "1GiB", Default: "256MiB", From: "cluster", File: "2GiB", Instance: 7, Changed: &at, By: "ann@db1"},
+			{Key: "log.limit", Value: "8GiB", Default: "8GiB", From: "default"},
+		}},
+		history: api.SettingsHistory{Changes: []api.SettingsChange{
+			{Instance: 7, Time: at, By: "ann@db1", Set: map[string]string{"log.keep": "1GiB"}, Unset: []string{"log.limit"}},
+		}},
+	}
+	cfg := node(t, n)
+	code, out, errOut := phxsql(t, "", "config", "set", "log.keep", "1GiB", "--config", cfg)
+	if code != exitDone {
+		t.Fatal(errOut)
+	}
+	if req := n.asked.(api.SettingsRequest); req.Set["log.keep"] != "1GiB" || req.By == "" {
+		t.Errorf("asked for %+v", req)
+	}
+	_, shown, _ := phxsql(t, "", "config", "show", "--config", cfg)
+	_, history, _ := phxsql(t, "", "config", "history", "--config", cfg)
+	golden(t, "config.txt", out+"--\n"+shown+"--\n"+history)
+	for _, args := range [][]string{{"log.keep"}, {}, {"log.keep", "1GiB", "log.keep", "2GiB"}} {
+		if code, _, _ := phxsql(t, "", append([]string{"config", "set", "--config", cfg}, args...)...); code != exitUsage {
+			t.Errorf("%v: exit code %d", args, code)
 		}
 	}
 }

@@ -43,6 +43,7 @@ func (a *Agent) handleChanges() {
 	handle(a, callRemove, a.onRemove)
 	handle(a, callPing, func(context.Context, paxos.NodeID, nothing) (nothing, error) { return nothing{}, nil })
 	handle(a, callRedeem, a.onRedeem)
+	handle(a, callSettings, a.onSettings)
 }
 
 // callLeader asks the node that leads.

@@ -32,6 +32,7 @@ type relays struct {
 	source   *relay.Source
 	sourceLn net.Listener
 	tail     *tailOf
+	settings settings
 }
 
 // journalOf makes a relay.Journal what the loop wants of it.
@@ -52,6 +53,7 @@ func (j journalOf) Wait(ctx context.Context, through paxos.Instance) error {
 // The source listens on a port of the loopback that nobody else needs to know.
 func (a *Agent) buildRelays(ctx context.Context) error {
 	a.journal = journalOf{relay.NewJournal(a.group, a.base, a.component("journal"))}
+	a.settle()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for the local server: %w", err)
@@ -103,6 +105,7 @@ func (a *Agent) startRelays(ctx context.Context) {
 			a.fatal(fmt.Errorf("the log cannot be followed: %w", err))
 		}
 	})
+	a.wg.Go(func() { a.followSettings(ctx) })
 	a.wg.Go(func() {
 		if err := a.source.Serve(ctx, a.sourceLn); err != nil && ctx.Err() == nil {
 			a.fatal(err)

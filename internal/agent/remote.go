@@ -134,7 +134,7 @@ func (a *Agent) awaitApplied(ctx context.Context, to paxos.NodeID, through paxos
 }
 
 func (a *Agent) onSwitchover(ctx context.Context, _ paxos.NodeID, req switchoverRequest) (nothing, error) {
-	return nothing{}, a.loop.requestSwitchover(ctx, req.To, switchLimit)
+	return nothing{}, a.switchWithin(ctx, req.To)
 }
 
 func (a *Agent) onCreateUser(ctx context.Context, _ paxos.NodeID, req userRequest) (nothing, error) {

@@ -93,13 +93,13 @@ func (a *Agent) noteHeld(ctx context.Context) {
 // trim gives up what nobody needs.
 func (a *Agent) trim() {
 	hs := a.holdings()
-	size, limit := a.logBytes(), int64(a.cfg.Log.Limit)
+	size, limit := a.logBytes(), int64(a.settled().Log.Limit)
 	through := lowest(hs)
 	if size > limit {
 		through = max(through, forced(hs))
 	}
-	base, ok := a.journal.Cut(through, uint64(a.cfg.Log.Keep))
-	most, more := a.journal.Cut(a.group.Chosen(), uint64(a.cfg.Log.Keep))
+	base, ok := a.journal.Cut(through, uint64(a.settled().Log.Keep))
+	most, more := a.journal.Cut(a.group.Chosen(), uint64(a.settled().Log.Keep))
 	a.retention.note(hs, most.Next)
 	a.retention.full.Store(more && !ok && size > limit/4*3)
 	if !ok {
@@ -202,7 +202,7 @@ func (r *retention) note(hs []holding, most paxos.Instance) {
 func (a *Agent) logFull(l api.Log) api.Problem {
 	return api.Problem{
 		Name:   "log_large",
-		Reason: fmt.Sprintf("the log has %v, its limit is %v; it is needed by members %v", config.Size(l.Bytes), a.cfg.Log.Limit, l.HeldBy),
+		Reason: fmt.Sprintf("the log has %v, its limit is %v; it is needed by members %v", config.Size(l.Bytes), a.settled().Log.Limit, l.HeldBy),
 		Hint:   "start these members or remove them; at the limit the log is trimmed all the same once a majority holds the data, and they get a copy",
 	}
 }

@@ -132,6 +132,8 @@ func (a *Agent) member() api.MemberStatus {
 	if ids := a.retention.holders.Load(); ids != nil {
 		m.Log.HeldBy = *ids
 	}
+	at := a.settings.at()
+	m.SettingsAt = &at
 	if a.retention.full.Load() {
 		m.Problems = append(m.Problems, a.logFull(m.Log))
 	}

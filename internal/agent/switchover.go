@@ -10,7 +10,7 @@ import (
 	"github.com/phxsql/phxsql/paxos"
 )
 
-// The limits of a planned switchover.
+// The limits of a planned switchover where no others are set.
 const (
 	switchLimit = 15 * time.Second // then it is taken back
 	drainLimit  = 2 * time.Second  // then transactions that are still open are cut
@@ -29,6 +29,11 @@ type switchover struct {
 // requestSwitchover begins a switchover to a member, 0 for the best one, and
 // returns when it is over.
 func (l *loop) requestSwitchover(ctx context.Context, to paxos.NodeID, limit time.Duration) error {
+	return l.requestSwitchoverWithin(ctx, to, limit, min(drainLimit, limit/2))
+}
+
+// requestSwitchoverWithin is requestSwitchover with a limit for open transactions.
+func (l *loop) requestSwitchoverWithin(ctx context.Context, to paxos.NodeID, limit, drain time.Duration) error {
 	answer := make(chan error, 1)
 	err := l.ask(ctx, func() {
 		if l.sw != nil {
@@ -36,7 +41,7 @@ func (l *loop) requestSwitchover(ctx context.Context, to paxos.NodeID, limit tim
 			return
 		}
 		now := time.Now()
-		l.sw = &switchover{begun: now, deadline: now.Add(limit), drainUntil: now.Add(min(drainLimit, limit/2)), answer: answer}
+		l.sw = &switchover{begun: now, deadline: now.Add(limit), drainUntil: now.Add(drain), answer: answer}
 		l.view.Switch = &cluster.Switchover{Target: to}
 	})
 	if err != nil {

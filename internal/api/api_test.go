@@ -63,6 +63,16 @@ func (f *fakeNode) Redeem(_ context.Context, token string) (RedeemResult, error)
 	return RedeemResult{Secret: token}, f.err
 }
 
+func (f *fakeNode) Settings(context.Context) (SettingsResult, error) { return SettingsResult{}, f.err }
+
+func (f *fakeNode) SettingsHistory(context.Context) (SettingsHistory, error) {
+	return SettingsHistory{}, f.err
+}
+
+func (f *fakeNode) ChangeSettings(context.Context, SettingsRequest) (SettingsResult, error) {
+	return SettingsResult{}, f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) {
 	a, b := net.Pipe()
 	go func() {

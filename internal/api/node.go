@@ -31,6 +31,13 @@ type Node interface {
 	CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error)
 	// Redeem exchanges a token for the cluster's secret.
 	Redeem(ctx context.Context, token string) (RedeemResult, error)
+	// Settings returns the settings as this node knows them.
+	Settings(ctx context.Context) (SettingsResult, error)
+	// SettingsHistory returns their newest changes, oldest first.
+	SettingsHistory(ctx context.Context) (SettingsHistory, error)
+	// ChangeSettings changes settings of the whole cluster and returns when the
+	// change is chosen. It may be asked of any member.
+	ChangeSettings(ctx context.Context, req SettingsRequest) (SettingsResult, error)
 	// CopyStream returns a connection to the node's server, for another member that
 	// copies its data. The caller closes it.
 	CopyStream(ctx context.Context) (net.Conn, error)

@@ -81,6 +81,7 @@ func (s *Server) routes() {
 	member("POST", "/v1/members/remove", s.removeMember)
 	member("POST", "/v1/tokens", s.createToken)
 	open("POST", joinPath, s.redeem)
+	s.settingsRoutes(member)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)

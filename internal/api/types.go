@@ -100,6 +100,9 @@ type MemberStatus struct {
 	PeerAddr  string    `json:"peer_addr"`
 	AdminAddr string    `json:"admin_addr"`
 	Problems  []Problem `json:"problems"`
+	// SettingsAt is where the newest change of the settings stands that the member
+	// works by, 0 if there is none. It is not there for a release without settings.
+	SettingsAt *paxos.Instance `json:"settings_at,omitempty"`
 }
 
 // Lease is a member's view of the lease.

@@ -14,8 +14,8 @@ import (
 // reached, it waits for up to HoldLimit, so that a failover looks like a slow
 // connect. It answers false when the session is over.
 func (s *session) connect() ([]byte, bool) {
-	opt := &s.port.proxy.opt
-	limit := time.Now().Add(opt.HoldLimit)
+	hold := s.port.proxy.limits.Load().hold
+	limit := time.Now().Add(hold)
 	pause := retryFirst
 	waiting := false
 	defer func() {
@@ -37,7 +37,7 @@ func (s *session) connect() ([]byte, bool) {
 		}
 		left := time.Until(limit)
 		if full := errors.Is(err, errServerFull); full || !s.port.rw || left <= 0 {
-			s.refuse(err, s.port.rw && !full)
+			s.refuse(err, s.port.rw && !full, hold)
 			return nil, false
 		}
 		if !waiting {
@@ -55,10 +55,10 @@ func (s *session) connect() ([]byte, bool) {
 }
 
 // refuse ends a session that has no server.
-func (s *session) refuse(err error, waited bool) {
+func (s *session) refuse(err error, waited bool, hold time.Duration) {
 	d := time.Duration(0)
 	if waited {
-		d = s.port.proxy.opt.HoldLimit
+		d = hold
 	}
 	if s.finish(ending{kind: endRefused, failure: refusal(s.port.name, err.Error(), d)}) {
 		s.port.proxy.log.Debug("session refused", "port", s.port.name, "client", s.addr(), "err", err)

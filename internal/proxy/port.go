@@ -129,7 +129,7 @@ func (pt *port) add(s *session) error {
 	if pt.closed {
 		return errClosed
 	}
-	if len(pt.sessions) >= pt.proxy.opt.MaxSessions {
+	if len(pt.sessions) >= pt.proxy.limits.Load().sessions {
 		return fmt.Errorf("open session: %d are open: %w", len(pt.sessions), errTooMany)
 	}
 	pt.sessions[s] = struct{}{}
@@ -177,7 +177,7 @@ func (pt *port) accept(c net.Conn) {
 		pt.stats.refused.Add(1)
 		pt.proxy.log.Debug("session refused", "port", pt.name, "client", s.addr(), "err", err)
 		f := failure{codeTooMany, stateRefused, "phxsql: too many connections on this port (limit " +
-			fmt.Sprint(pt.proxy.opt.MaxSessions) + "); close some or raise the limit"}
+			fmt.Sprint(pt.proxy.limits.Load().sessions) + "); close some or raise the limit"}
 		_ = c.SetWriteDeadline(time.Now().Add(errorLimit))
 		_, _ = c.Write(appendERR(nil, 0, f))
 	}

@@ -18,6 +18,7 @@ type Proxy struct {
 	running sync.WaitGroup // sessions
 	served  atomic.Int64   // connections to the local server
 	done    chan struct{}  // closed by Close
+	limits  atomic.Pointer[limits]
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -31,9 +32,22 @@ func New(opt Options) (*Proxy, error) {
 	}
 	opt = opt.withDefaults()
 	p := &Proxy{opt: opt, log: opt.Logger, done: make(chan struct{}), listeners: map[net.Listener]struct{}{}}
+	p.SetLimits(opt.MaxSessions, opt.HoldLimit)
 	p.rw = newPort(p, "rw", true)
 	p.ro = newPort(p, "ro", false)
 	return p, nil
+}
+
+// limits are those of the options that may change while the proxy serves.
+type limits struct {
+	sessions int
+	hold     time.Duration
+}
+
+// SetLimits changes Options.MaxSessions and Options.HoldLimit. Sessions that are open
+// or wait already are left as they are.
+func (p *Proxy) SetLimits(maxSessions int, hold time.Duration) {
+	p.limits.Store(&limits{maxSessions, hold})
 }
 
 // ServeRW accepts clients of the read-write port until ln or the proxy is
