@@ -66,6 +66,8 @@ type Agent struct {
 	relays
 	base      relay.Base // what the journal begins from
 	retention retention
+	history   *history
+	salvage   salvage
 	copying   copying
 	joining   joining
 	tokens    *tokens
@@ -167,6 +169,9 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := a.buildRelays(ctx); err != nil {
 		return err
 	}
+	if err := a.buildHistory(); err != nil {
+		return err
+	}
 	return a.buildPorts()
 }
 
@@ -189,7 +194,7 @@ func (a *Agent) buildDatabase() error {
 	s, err := mysqld.Open(mysqld.Config{
 		Install: a.install, Dir: filepath.Dir(a.cfg.SocketPath()), ServerID: uint32(a.cfg.Node.ID),
 		BufferPool: int64(e.BufferPoolSize), MaxConnections: e.MaxConnections, PerformanceSchema: e.PerformanceSchema,
-		StrictFlush: e.StrictFlush, Options: e.Options, Logger: a.component("mysqld"),
+		StrictFlush: e.StrictFlush, Options: e.Options, KeepBinlog: a.keepBinlog, Logger: a.component("mysqld"),
 	})
 	if err != nil {
 		return err
@@ -273,6 +278,7 @@ func (a *Agent) buildPorts() error {
 	a.loop.diskFull = a.host.DiskFull
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role
+	a.loop.told = a.toldOf()
 	return nil
 }
 
@@ -289,6 +295,7 @@ func (a *Agent) start(ctx context.Context) {
 		a.fatal(err)
 	}
 	a.startRelays(ctx)
+	a.startHistory(ctx)
 	a.wg.Go(func() { a.loop.serve(ctx) })
 	a.wg.Go(func() { a.watchMembers(ctx) })
 	a.wg.Go(func() { a.announce(ctx) })

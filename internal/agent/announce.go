@@ -27,7 +27,9 @@ type announcement struct {
 	Seq  uint64 `json:"seq"`
 	Able bool   `json:"able"`
 	// Cluster and Log are the identities of the sender's cluster and log.
-	Cluster string           `json:"cluster"`
+	Cluster string `json:"cluster"`
+	// Notices says that the sender reads notices of the log.
+	Notices bool             `json:"notices,omitempty"`
 	Log     string           `json:"log"`
 	Member  api.MemberStatus `json:"member"`
 }

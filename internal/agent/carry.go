@@ -44,13 +44,16 @@ func (l *loop) carry(a cluster.Action) {
 	switch a := a.(type) {
 	case cluster.CloseGate:
 		l.gate.Close(a.Reason)
+		l.tellEnd(a.Reason)
 		l.log.Info("gate closed", telemetry.KeyReason, a.Reason)
 		v.Gate, v.Drained = cluster.GateClosed, false
 	case cluster.OpenGate:
 		l.gate.Open()
 		v.Gate = cluster.GateOpen
 		l.log.Info("gate opened", telemetry.KeyEpoch, v.Epoch.Own)
-		l.time.finish(time.Now(), v.Epoch.Own)
+		now := time.Now()
+		took, phases := l.time.finish(now, v.Epoch.Own)
+		l.tellBegin(now, took, phases)
 	case cluster.Drain:
 		l.gate.Drain()
 		v.Gate = cluster.GateDraining
@@ -118,6 +121,7 @@ func (l *loop) tailGone() {
 // epoch counts as proposed; it is proposed again only when it was not taken.
 func (l *loop) proposeEpoch(number uint64) {
 	v := &l.view
+	l.told.before = v.Epoch.Node
 	v.Epoch.State, v.Epoch.Own, l.epochAt = cluster.EpochProposed, number, 0
 	term := l.term
 	val := entry.Value{Kind: entry.Epoch, Epoch: number, Node: uint64(l.self), ServerUUID: l.db.ServerUUID()}
@@ -206,6 +210,10 @@ func (l *loop) prepare(k cluster.Kind) {
 	case cluster.KindMakeReadOnly:
 		e.Writable = false
 	case cluster.KindAttachTail:
+		l.tellTail(nil)
+		if l.told.reign != nil {
+			l.told.reign(l.view.Epoch.Own, false)
+		}
 		l.tailRun++
 	case cluster.KindFetchCopy:
 		l.keepOld = e.Errant != "" || l.differs
@@ -378,6 +386,7 @@ func (l *loop) exited(run int, reason string) {
 }
 
 func (l *loop) crashed(reason string) {
+	l.tellCrash(reason)
 	e := &l.view.Engine
 	l.engineGone()
 	e.State, e.Reason = cluster.EngineCrashed, reason

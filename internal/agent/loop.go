@@ -61,6 +61,7 @@ type loop struct {
 	ctx  context.Context
 	view cluster.View
 	time timeline
+	told told
 	now  time.Time // of this turn, or of what came in last
 
 	turned time.Time     // the last look at the world
@@ -256,6 +257,9 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 	e.Errant = ""
 	if l.caughtUp && pos >= l.judge && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
 		e.Errant = minus(o.Executed, all).String()
+	}
+	if l.caughtUp && l.view.Tail == cluster.TailOff && !e.Dirty {
+		l.tellTail(o.Executed)
 	}
 	l.judgeCopy(pos)
 	if steps != l.steps || l.view.Busy != "" {

@@ -54,7 +54,7 @@ func (l *loop) refreshLead() {
 	}
 	v.Lead.Leader, v.Lead.Self = ld.Leader, !ld.Term.IsZero()
 	if ld.Leader != 0 && !v.Lead.Self {
-		l.leaderAt = l.now
+		l.leaderAt, l.told.leader = l.now, ld.Leader
 	}
 	v.Lead.Ready = v.Lead.Self && ld.Ready && l.journalReady()
 	if v.Lead.Ready {
@@ -87,11 +87,7 @@ func (l *loop) newTerm(ld paxos.Leadership) {
 		l.time.seen = nil
 		return
 	}
-	cause, at := "elected", l.now
-	if !l.leaderAt.IsZero() {
-		cause, at = "the old leader is gone", l.leaderAt
-	}
-	l.time.begin(cause, at)
+	l.tellTerm()
 	l.time.mark(markElected, l.now)
 }
 
@@ -192,4 +188,5 @@ func (l *loop) refreshHealth(passed time.Duration) {
 			Hint:   "look at the disk of its data directory and at its processlist",
 		})
 	}
+	l.tellHealth()
 }

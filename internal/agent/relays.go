@@ -13,6 +13,7 @@ import (
 	"github.com/phxsql/phxsql/internal/gtid"
 	"github.com/phxsql/phxsql/internal/mysqld"
 	"github.com/phxsql/phxsql/internal/relay"
+	"github.com/phxsql/phxsql/internal/semisync"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -135,6 +136,16 @@ type tailOf struct {
 	done chan struct{}
 
 	abandon atomic.Pointer[context.CancelCauseFunc]
+	newest  atomic.Pointer[relay.Tail]
+}
+
+// acked is the last position that the newest tail has acknowledged; zero if it is not
+// known.
+func (t *tailOf) acked() semisync.Position {
+	if tail := t.newest.Load(); tail != nil {
+		return tail.Stats().Acked
+	}
+	return semisync.Position{}
 }
 
 // Abandon makes the present tail end.
@@ -153,6 +164,7 @@ func (t *tailOf) Attach(ctx context.Context, epoch uint64, ended func(error)) er
 		return errors.New("attach tail: there is one already")
 	}
 	tail := t.make(epoch)
+	t.newest.Store(tail)
 	run, end := context.WithCancelCause(t.ctx)
 	done := make(chan struct{})
 	var failure error

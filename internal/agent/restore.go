@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/events"
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -94,6 +95,7 @@ func (l *loop) judgeCopy(through paxos.Instance) {
 	}
 	l.restored = false
 	l.log.Info("node is restored", telemetry.KeyInstance, uint64(through))
+	l.tell(events.Event{Kind: events.Rebuilt, Reason: "the server has another member's data and follows the log"})
 	go l.restorer.Restored()
 }
 

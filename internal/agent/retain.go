@@ -98,6 +98,7 @@ func (a *Agent) trim() {
 	if size > limit {
 		through = max(through, forced(hs))
 	}
+	through = min(through, a.history.saved())
 	base, ok := a.journal.Cut(through, uint64(a.settled().Log.Keep))
 	most, more := a.journal.Cut(a.group.Chosen(), uint64(a.settled().Log.Keep))
 	a.retention.note(hs, most.Next)

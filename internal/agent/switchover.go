@@ -6,6 +6,7 @@ import (
 
 	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/cluster"
+	"github.com/phxsql/phxsql/internal/events"
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -59,6 +60,9 @@ func (l *loop) requestSwitchoverWithin(ctx context.Context, to paxos.NodeID, lim
 
 func (l *loop) acceptSwitchover(target paxos.NodeID) {
 	l.log.Info("planned switchover begins", telemetry.KeyTo, uint64(target))
+	if !l.told.leaving {
+		l.tell(events.Event{Kind: events.SwitchAsked, Epoch: l.view.Epoch.Own, Peer: target})
+	}
 	l.view.Switch.Accepted, l.view.Switch.Target = true, target
 	l.view.Failed, l.quietAt = cluster.Failure{}, 0
 }
@@ -74,6 +78,7 @@ func (l *loop) endSwitchover(p cluster.Problem) {
 	}
 	l.log.Warn("planned switchover failed", telemetry.KeyTo, uint64(target), telemetry.KeyProblem, p.Name,
 		telemetry.KeyReason, p.Reason, telemetry.KeyDuration, took)
+	l.tell(events.Event{Kind: events.SwitchFailed, Epoch: l.view.Epoch.Newest, Peer: target, Reason: p.Name + ": " + p.Reason})
 	sw.answer <- api.Refused(p.Name, p.Reason, p.Hint)
 }
 
@@ -106,7 +111,10 @@ func (l *loop) requestStop(limit time.Duration) {
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	leads := false
-	if l.ask(ctx, func() { leads = l.view.Lead.Self && l.view.Gate == cluster.GateOpen }) != nil {
+	if l.ask(ctx, func() {
+		leads = l.view.Lead.Self && l.view.Gate == cluster.GateOpen
+		l.told.leaving = leads
+	}) != nil {
 		return
 	}
 	if leads {

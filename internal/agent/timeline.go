@@ -4,12 +4,13 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/events"
 	"github.com/phxsql/phxsql/internal/telemetry"
 )
 
 // The marks of a failover, in the order in which they are passed.
 const (
-	markLost     = "leader_lost"   // the old leader was last known to lead
+	markDetected = "detected"      // the old leader's lease is over here, or it gave it away
 	markElected  = "elected"       // this node leads
 	markReady    = "ready"         // and knows everything that was chosen before
 	markEpoch    = "epoch_chosen"  // its epoch value came back from the log
@@ -27,6 +28,7 @@ type timeline struct {
 	start time.Time
 	last  time.Time
 	steps []slog.Attr
+	took  []events.Phase
 	seen  map[string]bool
 }
 
@@ -34,7 +36,7 @@ type timeline struct {
 func (t *timeline) begin(cause string, at time.Time) {
 	t.start, t.last = at, at
 	t.steps = append(t.steps[:0:0], slog.String(telemetry.KeyReason, cause))
-	t.seen = map[string]bool{}
+	t.took, t.seen = nil, map[string]bool{}
 }
 
 // mark ends the phase that leads to a mark; later marks of the same name do not
@@ -44,14 +46,15 @@ func (t *timeline) mark(name string, now time.Time) {
 		return
 	}
 	t.seen[name] = true
-	t.steps = append(t.steps, slog.Duration(name, now.Sub(t.last).Round(10*time.Microsecond)))
+	took := now.Sub(t.last).Round(10 * time.Microsecond)
+	t.steps, t.took = append(t.steps, slog.Duration(name, took)), append(t.took, events.Phase{Name: name, Took: took})
 	t.last = now
 }
 
-// finish reports the promotion, once.
-func (t *timeline) finish(now time.Time, epoch uint64) {
+// finish reports the promotion, once, and returns how long it and its phases took.
+func (t *timeline) finish(now time.Time, epoch uint64) (time.Duration, []events.Phase) {
 	if t.seen == nil {
-		return
+		return 0, nil
 	}
 	t.mark(markOpen, now)
 	attrs := []any{
@@ -61,4 +64,5 @@ func (t *timeline) finish(now time.Time, epoch uint64) {
 	}
 	t.log.Info("this node is the master", attrs...)
 	t.seen = nil
+	return now.Sub(t.start), t.took
 }

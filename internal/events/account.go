@@ -165,7 +165,7 @@ func (a *Account) Text() string {
 func (a *Account) undone(line func(key, format string, args ...any)) {
 	for _, u := range a.Undone {
 		if u.Discard.Count > 0 {
-			line("undone", "node %d took back %d transactions: %s", u.Node, u.Discard.Count, u.Discard.GTIDs)
+			line("undone", "node %d took back %s: %s", u.Node, count(u.Discard.Count, "transaction"), u.Discard.GTIDs)
 		}
 		line("proof", "node %d: %s", u.Node, u.Sentence)
 		if u.Discard.Evidence != "" {
@@ -223,6 +223,13 @@ func round(d time.Duration) string {
 		return d.Round(10 * time.Microsecond).String()
 	}
 	return d.Round(time.Millisecond).String()
+}
+
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func orNone(s string) string {

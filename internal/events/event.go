@@ -70,6 +70,7 @@ const (
 	CauseRefused    Cause = "not_running"     // others saw: nobody listens there
 	CauseCutOff     Cause = "unreachable"     // others saw: no way there
 	CauseFirst      Cause = "first"           // there was no master before
+	CauseUnknown    Cause = "not_known"       // no member led since the new master's agent started
 	CauseGaveAway   Cause = "gave_leadership" // others saw: it named its successor
 )
 

@@ -33,6 +33,9 @@ type Config struct {
 	// Options are further options of the server. Those that safety depends on
 	// are refused.
 	Options map[string]string
+	// KeepBinlog, if not nil, is called before each start with the newest binary log,
+	// which is removed afterwards. It must return at once.
+	KeepBinlog func(file string) error
 	// StartTimeout bounds a start, with all crash recovery; zero means 10 minutes.
 	StartTimeout time.Duration
 	// Logger may be nil.

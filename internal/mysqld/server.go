@@ -221,6 +221,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
 	data, version := s.cfg.path(dataName), s.cfg.Install.Version.Release()
+	s.keepBinlog(data)
 	if err := resetBinlog(data, version, s.cfg.ServerID, time.Now()); err != nil {
 		return fmt.Errorf("start mysqld: %w", err)
 	}
