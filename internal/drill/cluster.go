@@ -36,9 +36,8 @@ type Options struct {
 	// it can be cut off from its peers while its clients still reach it.
 	Namespaces bool
 	// Disks puts every node's data on a disk of its own that can lose power, fill up
-	// and hang (needs root and /dev/fuse); with Journal, changes of folders are
-	// durable in their order, as on ext4 and XFS.
-	Disks, Journal bool
+	// and hang (needs root and /dev/fuse).
+	Disks bool
 	// Extra is added to every node's configuration, TOML.
 	Extra string
 	// Say gets a line about what happens.

@@ -24,7 +24,8 @@ func (c *Cluster) mountDisks() error {
 		return nil
 	}
 	for _, n := range c.Nodes {
-		d, err := powerloss.Mount(powerloss.Options{Dir: n.dir, Store: n.dir + ".store", Journal: c.opt.Journal})
+		// MySQL counts on a file system with a journal, the agent does not.
+		d, err := powerloss.Mount(powerloss.Options{Dir: n.dir, Store: n.dir + ".store", Journal: []string{DataPart}})
 		if err != nil {
 			return err
 		}

@@ -108,7 +108,7 @@ func (c Config) exchange(from string, keep bool) error {
 	if err := os.Rename(c.path(from), data); err != nil {
 		return fmt.Errorf("move new data into place: %w", err)
 	}
-	return syncFileSystem(c.Dir)
+	return syncTree(data)
 }
 
 func (s *Server) forgetCrashes() {
@@ -126,6 +126,7 @@ func (c Config) readMarker(name string) (m marker, err error) {
 	return m, err
 }
 
+// writeMarker makes the marker, durably.
 func (c Config) writeMarker(dir string, unproved bool) error {
 	b, err := json.Marshal(marker{
 		Format: 1, Engine: c.Install.Version.String(), Created: time.Now().UTC().Format(time.RFC3339), Unproved: unproved,
@@ -134,10 +135,17 @@ func (c Config) writeMarker(dir string, unproved bool) error {
 		return fmt.Errorf("encode marker: %w", err)
 	}
 	tmp := filepath.Join(dir, markerName+".tmp")
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o640); err != nil {
-		return fmt.Errorf("write marker: %w", err)
+	err = os.WriteFile(tmp, append(b, '\n'), 0o640)
+	if err == nil {
+		err = syncFile(tmp)
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, markerName)); err != nil {
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, markerName))
+	}
+	if err == nil {
+		err = syncFile(dir)
+	}
+	if err != nil {
 		return fmt.Errorf("write marker: %w", err)
 	}
 	return nil
@@ -156,9 +164,6 @@ func (s *Server) Unproved() bool { return s.cfg.unproved() }
 // worth a look.
 func (s *Server) Prove() error {
 	if err := s.cfg.writeMarker(s.cfg.path(dataName), false); err != nil {
-		return err
-	}
-	if err := syncFileSystem(s.cfg.Dir); err != nil {
 		return err
 	}
 	if _, keep, there := s.OldData(); !there || keep {

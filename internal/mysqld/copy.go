@@ -161,13 +161,10 @@ func (s *Server) completeCopy(dir string) error {
 	if err := s.cfg.takeKeys(dir); err != nil {
 		return err
 	}
-	if err := syncFileSystem(dir); err != nil {
+	if err := syncTree(dir); err != nil {
 		return err
 	}
-	if err := s.cfg.writeMarker(dir, true); err != nil {
-		return err
-	}
-	return syncFileSystem(dir)
+	return s.cfg.writeMarker(dir, true)
 }
 
 // takeKeys copies the keys of the own TLS and RSA to other data.

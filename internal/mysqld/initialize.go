@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,7 +81,7 @@ func (c Config) initialize(ctx context.Context, run func(context.Context) error)
 	if err := os.Rename(c.path(dataNewName), c.path(dataName)); err != nil {
 		return fmt.Errorf("move the data directory into place: %w", err)
 	}
-	return syncFileSystem(c.Dir)
+	return syncNames(c.Dir)
 }
 
 // makeFresh makes new data beside those of the server.
@@ -95,13 +96,34 @@ func (c Config) makeFresh(ctx context.Context, run func(context.Context) error, 
 	if err := run(ctx); err != nil {
 		return err
 	}
-	if err := c.writeMarker(fresh, unproved); err != nil {
+	if err := syncTree(fresh); err != nil {
 		return err
 	}
-	return syncFileSystem(fresh)
+	return c.writeMarker(fresh, unproved)
 }
 
-// syncFileSystem makes everything below dir durable.
+// syncTree makes everything below dir durable, and its own name. The file system's
+// sync alone would be quick, but not every file system hears of it (FUSE does not);
+// after it the syncs of the files find nothing to do.
+func syncTree(dir string) error {
+	if err := syncFileSystem(dir); err != nil {
+		return err
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
+			return ignoreMissing(err)
+		}
+		return ignoreMissing(syncFile(path))
+	})
+	if err == nil {
+		err = syncFile(filepath.Dir(dir))
+	}
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
 func syncFileSystem(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -112,6 +134,23 @@ func syncFileSystem(dir string) error {
 		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
+}
+
+// syncNames makes the names in a folder durable, and its own.
+func syncNames(dir string) error {
+	if err := errors.Join(syncFile(dir), syncFile(filepath.Dir(dir))); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// syncFile makes a file durable, or the names in a folder.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // secretSize in bytes gives 32 characters, the longest password that

@@ -25,8 +25,9 @@ type Options struct {
 	Dir string
 	// Store is a folder for what the disk holds; it must not exist.
 	Store string
-	// Journal makes changes of entries durable in their order, with any sync.
-	Journal bool
+	// Journal names folders below the root in which the sync of anything makes all
+	// earlier changes of entries durable; an empty name is all of the disk.
+	Journal []string
 }
 
 // Disk is a mounted file system. Its methods may be called at the same time, but not

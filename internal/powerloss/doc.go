@@ -5,8 +5,8 @@
 //
 //   - of a file, what it held at its last fsync or fdatasync, its size included;
 //   - of a folder, the entries of its last fsync. A rename is one change: both names
-//     or neither. With Options.Journal, the sync of any file or folder makes all
-//     earlier changes of entries durable, in order, as ext4 and XFS do.
+//     or neither. Where Options.Journal says so, the sync of any file or folder makes
+//     all earlier changes of entries durable, as ext4 and XFS do.
 //
 // With a source of randomness, Cut lets a part of what was not synced survive: sectors
 // of 512 bytes each by itself, and changes of entries up to some moment.

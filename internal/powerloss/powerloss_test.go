@@ -28,7 +28,11 @@ func disk(t *testing.T, journal bool) (*Disk, string) {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	d, err := Mount(Options{Dir: filepath.Join(dir, "mnt"), Store: filepath.Join(dir, "store"), Journal: journal})
+	opt := Options{Dir: filepath.Join(dir, "mnt"), Store: filepath.Join(dir, "store")}
+	if journal {
+		opt.Journal = []string{""}
+	}
+	d, err := Mount(opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,14 +51,14 @@ func (c change) touches(dir *inode, name string) bool {
 // tree is the folders of a disk. It is not safe for concurrent use.
 type tree struct {
 	store   string // folder of the files' contents
-	journal bool
+	journal []string
 	nodes   map[uint64]*inode
 	last    uint64
 	pending []change // not durable, oldest first
 	removed int      // names removed since the last sweep
 }
 
-func newTree(store string, journal bool) *tree {
+func newTree(store string, journal []string) *tree {
 	t := &tree{store: store, journal: journal, nodes: map[uint64]*inode{}}
 	root := t.add(&inode{mode: syscall.S_IFDIR | 0o755})
 	root.links = 1
@@ -183,17 +183,13 @@ func (t *tree) rename(from *inode, name string, to *inode, as string, keep bool)
 
 // sync makes durable what the sync of a node makes durable of the folders.
 func (t *tree) sync(n *inode) {
-	if t.journal {
-		t.commit(t.pending)
-		t.pending = nil
-		return
-	}
-	if !n.dir() {
+	journal := slices.Contains(t.journal, n.area) || slices.Contains(t.journal, "")
+	if !n.dir() && !journal {
 		return
 	}
 	rest := t.pending[:0:0]
 	for _, c := range t.pending {
-		if c.touches(n, "") {
+		if c.touches(n, "") || journal && (c[0].dir.area == n.area || slices.Contains(t.journal, "")) {
 			t.commit([]change{c})
 		} else {
 			rest = append(rest, c)
