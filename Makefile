@@ -42,6 +42,10 @@ test-unit: ## without the end-to-end tests
 test-e2e: ## real processes, real servers
 	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
 
+.PHONY: life
+life: ## long versions of the end-to-end tests of joins, copies and rebuilds, with kills at every step
+	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Copy|Rebuilt|Removed' -args -life | $(SUM) -show /test/e2e
+
 lint: bin/golangci-lint ## more than vet; the first run builds the linter, which takes minutes
 	bin/golangci-lint run ./...
 

@@ -69,6 +69,9 @@ type Agent struct {
 	history   *history
 	salvage   salvage
 	copying   copying
+	donors    donors
+	pacer     *pacer
+	commits   commitMeter
 	joining   joining
 	tokens    *tokens
 	changeMu  sync.Mutex // one change of the membership at a time
@@ -87,7 +90,7 @@ type Agent struct {
 // Run runs a node until ctx ends; then it hands leadership over if it has it,
 // stops its server, and returns nil. Every other end is an error.
 func Run(ctx context.Context, cfg config.Config, opt Options) error {
-	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), guests: map[paxos.NodeID]string{}, boot: rand.Text()}
+	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), pacer: newPacer(int64(cfg.Copy.Rate)), guests: map[paxos.NodeID]string{}, boot: rand.Text()}
 	if err := a.check(ctx); err != nil {
 		return err
 	}
@@ -301,6 +304,7 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.announce(ctx) })
 	a.wg.Go(func() { a.retain(ctx) })
 	a.wg.Go(func() { a.watchLack(ctx) })
+	a.wg.Go(func() { a.watchPace(ctx) })
 	a.wg.Go(func() { a.pursueJoin(ctx) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRW(a.listeners[0])) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRO(a.listeners[1])) })

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
-	"github.com/phxsql/phxsql/internal/cluster"
 	"github.com/phxsql/phxsql/internal/gtid"
 	"github.com/phxsql/phxsql/internal/mysqld"
 	"github.com/phxsql/phxsql/internal/relay"
@@ -20,7 +18,6 @@ import (
 )
 
 const (
-	askLimit  = 5 * time.Second        // for an answer about copies
 	lackEvery = 500 * time.Millisecond // how often it is looked whether the log goes on
 	lackTimes = 4                      // how often in a row it must lack something that nobody has
 )
@@ -72,113 +69,19 @@ func (c *copying) status() *api.Copy {
 	return s
 }
 
-// offer is what a node says about giving a copy of its data.
-type offer struct {
-	Node     paxos.NodeID `json:"node"`
-	Refusal  string       `json:"refusal,omitempty"` // why not; the rest is empty then
-	Master   bool         `json:"master"`
-	Behind   uint64       `json:"behind"`
-	Bytes    int64        `json:"bytes"`
-	Version  string       `json:"version"`
-	Admin    string       `json:"admin"`
-	Password string       `json:"password"` // of the account for copies
-}
-
-// onOffer answers whether this node gives a copy of its data.
-func (a *Agent) onOffer(context.Context, paxos.NodeID, nothing) (offer, error) {
-	s := a.loop.last.Load()
-	o := offer{Node: a.cfg.Node.ID, Version: a.install.Version.Release(), Admin: a.advertised.Admin}
-	switch st := s.state(); {
-	case s.view.Restore.Need != cluster.NeedNothing || s.view.Restore.Ready:
-		o.Refusal = "its own data are being replaced"
-	case st != api.StateFollower && st != api.StateMaster:
-		o.Refusal = "it is " + string(st)
-	default:
-		var err error
-		if o.Bytes, err = a.db.DataSize(); err != nil {
-			return o, err
-		}
-		o.Master, o.Behind, o.Password = st == api.StateMaster, s.view.Engine.Behind, a.db.CopyPassword()
-	}
-	return o, nil
-}
-
-// others are the nodes that may be asked for data.
-func (a *Agent) others() []paxos.NodeID {
-	var ids []paxos.NodeID
-	for _, m := range a.knownMembers() {
-		if m.ID != a.cfg.Node.ID {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids
-}
-
-// askOthers calls a method on all other nodes at once and returns what came back in
-// time, with the reasons of those that did not answer.
-func askOthers[Res any](ctx context.Context, a *Agent, method string, req any) (got []Res, failed []error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for _, id := range a.others() {
-		wg.Go(func() {
-			var res Res
-			err := a.call(ctx, id, method, req, &res)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = append(failed, err)
-				return
-			}
-			got = append(got, res)
-		})
-	}
-	wg.Wait()
-	return got, failed
-}
-
-// chooseDonor prefers a follower, and among those the one that is least behind. The
-// master gives its data only when nobody else does.
-func chooseDonor(offers []offer, version string) (offer, error) {
-	var best offer
-	var why []string
-	for _, o := range offers {
-		if o.Refusal == "" && series(o.Version) != series(version) {
-			o.Refusal = "it has MySQL " + o.Version + ", this node " + version
-		}
-		switch {
-		case o.Refusal != "":
-			why = append(why, fmt.Sprintf("node %d: %s", o.Node, o.Refusal))
-		case best.Node == 0, best.Master && !o.Master, best.Master == o.Master && o.Behind < best.Behind:
-			best = o
-		}
-	}
-	if best.Node == 0 {
-		return best, hinted{fmt.Errorf("no member gives a copy of its data: %s", strings.Join(why, "; ")), "it is tried again; at least one other member must be well"}
-	}
-	return best, nil
-}
-
-// series is the part of a version within which data can be copied.
-func series(version string) string {
-	parts := strings.SplitN(version, ".", 3)
-	return strings.Join(parts[:min(2, len(parts))], ".")
-}
-
 // FetchCopy lays another member's data beside the own.
 func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
-	offers, failed := askOthers[offer](ctx, a, callOffer, nothing{})
-	o, err := chooseDonor(offers, a.install.Version.Release())
+	o, err := a.findDonor(ctx)
 	if err != nil {
-		return 0, errors.Join(append([]error{err}, failed...)...)
+		return 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	port, err := a.openTunnel(ctx, o)
 	if err != nil {
 		return 0, err
 	}
+	go a.watchDonor(ctx, o.Node, cancel)
 	a.copying.set(copyFetching, o)
 	a.log.Info("copy begins", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyBytes, o.Bytes)
 	began := time.Now()
@@ -189,8 +92,10 @@ func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
 	}
 	if err != nil {
 		a.copying.set(copyNone, o)
-		return 0, err
+		a.donors.failed(o.Node, time.Now())
+		return 0, fmt.Errorf("copy the data of member %d: %w", o.Node, err)
 	}
+	a.donors.done()
 	a.copying.judge.Store(max(a.copying.judge.Load(), uint64(at.Chosen)))
 	a.copying.set(copyApplying, o)
 	a.log.Info("copy complete", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyBytes, a.db.CopySize(), telemetry.KeyDuration, time.Since(began))
@@ -267,11 +172,15 @@ func (a *Agent) pipeDonor(ctx context.Context, c net.Conn, o offer) error {
 
 // CopyStream connects another member with the local server.
 func (a *Agent) CopyStream(ctx context.Context) (net.Conn, error) {
-	if err := a.db.WarmCopyUser(ctx); err != nil {
+	if err := a.db.PrepareToGive(ctx); err != nil {
 		return nil, err
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", a.db.Socket())
+	c, err := d.DialContext(ctx, "unix", a.db.Socket())
+	if err != nil {
+		return nil, err
+	}
+	return a.pacer.pace(ctx, c), nil
 }
 
 // locateRequest asks where the log goes on for a server that has executed a set, or,

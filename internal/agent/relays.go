@@ -93,7 +93,7 @@ func (a *Agent) caughtUp() (paxos.Instance, bool) {
 
 func (a *Agent) newTail(epoch uint64) *relay.Tail {
 	user, password := a.db.Agent()
-	return relay.NewTail(a.group, a.journal, relay.TailOptions{
+	return relay.NewTail(measured{a.group, &a.commits}, a.journal, relay.TailOptions{
 		Socket: a.db.Socket(), User: user, Password: password, ReplicaID: tailServerID, ReplicaUUID: a.deriveUUID("tail"),
 		Epoch: epoch, Node: uint64(a.cfg.Node.ID), Logger: a.component("tail"),
 	})

@@ -53,23 +53,3 @@ func TestBaseFileThereAndBack(t *testing.T) {
 		t.Error("a newer format was read")
 	}
 }
-
-func TestDonorIsAFollowerIfThereIsOne(t *testing.T) {
-	master, near, far := offer{Node: 1, Master: true, Version: "9.7.4"}, offer{Node: 2, Behind: 5, Version: "9.7.3"}, offer{Node: 3, Behind: 50, Version: "9.7.4"}
-	old, busy := offer{Node: 4, Version: "8.4.1"}, offer{Node: 5, Refusal: "it is starting", Version: "9.7.4"}
-	for _, c := range []struct {
-		offers []offer
-		want   paxos.NodeID
-	}{
-		{[]offer{master, far, near}, 2},
-		{[]offer{far, master, old}, 3},
-		{[]offer{old, busy, master}, 1},
-		{[]offer{old, busy}, 0},
-		{nil, 0},
-	} {
-		got, err := chooseDonor(c.offers, "9.7.4")
-		if got.Node != c.want || (err == nil) != (c.want != 0) {
-			t.Errorf("of %+v node %d was chosen, want %d: %v", c.offers, got.Node, c.want, err)
-		}
-	}
-}

@@ -119,6 +119,9 @@ func (a *Agent) member() api.MemberStatus {
 	if s.view.Engine.Behind > 0 {
 		m.LagSeconds = api.Seconds(s.seen.Lag)
 	}
+	if m.Master {
+		m.Commit = api.Seconds(a.commits.recent())
+	}
 	if s.view.Lead.Self {
 		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())
 	}

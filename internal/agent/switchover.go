@@ -122,7 +122,12 @@ func (l *loop) requestStop(limit time.Duration) {
 			l.log.Info("leadership is not handed over before the stop", telemetry.KeyReason, err.Error())
 		}
 	}
-	l.post(func() { l.view.Stopping, l.stopAt = true, until })
+	l.post(func() {
+		l.view.Stopping, l.stopAt = true, until
+		if l.view.Busy == cluster.KindFetchCopy {
+			l.cancel() // a copy would delay the stop, and begins anew anyway
+		}
+	})
 	select {
 	case <-l.done:
 	case <-time.After(time.Until(until) + stopGrace):

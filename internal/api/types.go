@@ -92,6 +92,9 @@ type MemberStatus struct {
 	// LagSeconds is the age of the oldest of them; 0 if there is none.
 	LagSeconds Seconds `json:"lag_seconds"`
 	Engine     Engine  `json:"engine"`
+	// Commit is how long the master's commits wait for a majority: 95 of 100 of the
+	// last second took at most this. 0 elsewhere, and when there were none.
+	Commit Seconds `json:"commit_seconds,omitempty"`
 	// Copy is there while the member gets another one's data.
 	Copy *Copy `json:"copy,omitempty"`
 	// The addresses are those that others should use.

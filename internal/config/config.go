@@ -19,6 +19,7 @@ type Config struct {
 	Consensus Consensus `toml:"consensus"`
 	// The next three may be set for all members at once: see SharedKeys.
 	Log        Log        `toml:"log"`
+	Copy       Copy       `toml:"copy"`
 	Proxy      Proxy      `toml:"proxy"`
 	Switchover Switchover `toml:"switchover"`
 	Logging    Logging    `toml:"logging"`
@@ -91,6 +92,13 @@ type Consensus struct {
 	ClockError float64 `toml:"clock_error"`
 }
 
+// Copy limits what giving other members a copy of the data costs.
+type Copy struct {
+	// Rate is the most bytes per second that this node gives. It gives less, down to a
+	// sixteenth, while commits on the master take longer than without the copy.
+	Rate Size `toml:"rate"`
+}
+
 // Log limits the replicated log on the node's disk.
 type Log struct {
 	// Keep is how much of the log is kept even if no member needs it any more.
@@ -143,6 +151,7 @@ func Default() Config {
 			ClockError: 0.01,
 		},
 		Log:        Log{Keep: 256 << 20, Limit: 8 << 30},
+		Copy:       Copy{Rate: 100 << 20},
 		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
 		Switchover: Switchover{Limit: Duration(15 * time.Second), Drain: Duration(2 * time.Second)},
 		Logging:    Logging{Level: "info", Format: "text"},

@@ -44,6 +44,7 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkEngine(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
+	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
 	c.checkShared(k)
 	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
 	k.oneOf("logging.format", c.Logging.Format, "text", "json")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -50,9 +51,18 @@ type Donor struct {
 // CopyPassword is what another server needs to copy this one.
 func (s *Server) CopyPassword() string { return copySecret(s.secret) }
 
-// WarmCopyUser logs in as CopyUser once. The server then knows the password by a hash
-// in memory, and takes it over a connection that it cannot ask for the password itself.
-func (s *Server) WarmCopyUser(ctx context.Context) error {
+// copyPatience is for how many minutes a donor keeps what a copy needs to go on after
+// its connection was cut.
+const copyPatience = 2
+
+// PrepareToGive gets the server ready for a connection that its data are copied over. It
+// logs in as CopyUser once: the server then knows the password by a hash in memory, and
+// takes it over a connection that it cannot ask for the password itself.
+func (s *Server) PrepareToGive(ctx context.Context) error {
+	err := s.exec(ctx, "let a copy survive a cut", "SET GLOBAL clone_donor_timeout_after_network_failure = "+strconv.Itoa(copyPatience))
+	if err != nil {
+		return err
+	}
 	c := mysql.NewConfig()
 	c.User, c.Passwd = CopyUser, s.CopyPassword()
 	c.Net, c.Addr = "unix", s.Socket()
@@ -123,14 +133,8 @@ func (s *Server) FetchCopy(ctx context.Context, d Donor) error {
 	if err := s.exec(ctx, "name the donor", "SET GLOBAL clone_valid_donor_list = ?", addr); err != nil {
 		return err
 	}
-	// The caller chooses another donor sooner than this one comes back.
-	if err := s.exec(ctx, "give the donor no second chance", "SET GLOBAL clone_donor_timeout_after_network_failure = 0"); err != nil {
-		return err
-	}
-	// The agent's own traffic encrypts: this connection does not leave the machine.
-	err := s.exec(ctx, "copy another server's data", fmt.Sprintf(
-		"CLONE INSTANCE FROM '%s'@'%s':%d IDENTIFIED BY ? DATA DIRECTORY = ? REQUIRE NO SSL", CopyUser, d.Host, d.Port), d.Password, dir)
-	if err != nil {
+	if err := s.clone(ctx, d, dir); err != nil {
+		_ = s.cfg.discard(dataCopyName) // the next one begins with that, too
 		return err
 	}
 	if err := s.completeCopy(dir); err != nil {
@@ -138,6 +142,36 @@ func (s *Server) FetchCopy(ctx context.Context, d Donor) error {
 	}
 	n, _ := dirSize(dir)
 	s.cfg.Logger.Info("data copied", "bytes", n, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// clone runs the statement. When the connection to the donor is cut the server tries for
+// some minutes to go on from there. It ends on the server, too, when ctx ends.
+func (s *Server) clone(ctx context.Context, d Donor, dir string) error {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("copy another server's data: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // back to the pool
+	var id uint64
+	if err := conn.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&id); err != nil {
+		return fmt.Errorf("copy another server's data: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		bound, cancel := context.WithTimeout(context.Background(), queryTimeout)
+		defer cancel()
+		_, _ = s.db.ExecContext(bound, "KILL ?", id) // one that has ended is as good
+	})
+	defer stop()
+	// The agent's own traffic encrypts: this connection does not leave the machine.
+	_, err = conn.ExecContext(context.WithoutCancel(ctx), fmt.Sprintf(
+		"CLONE INSTANCE FROM '%s'@'%s':%d IDENTIFIED BY ? DATA DIRECTORY = ? REQUIRE NO SSL", CopyUser, d.Host, d.Port), d.Password, dir)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return fmt.Errorf("copy another server's data: %w", cause)
+	}
+	if err != nil {
+		return fmt.Errorf("copy another server's data: %w", err)
+	}
 	return nil
 }
 

@@ -25,7 +25,7 @@ func TestCopyTakesThePlaceOfTheData(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.ServerID = 8
 	other := startServer(t, cfg)
-	if err := donor.WarmCopyUser(bounded(t)); err != nil {
+	if err := donor.PrepareToGive(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	at := Donor{Host: "127.0.0.1", Port: forward(t, donor).Port, Password: donor.CopyPassword(), Bytes: 1 << 60}

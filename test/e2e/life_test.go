@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -10,6 +11,16 @@ import (
 
 	"github.com/phxsql/phxsql/internal/drill"
 )
+
+// long asks for the tests that take minutes.
+var long = flag.Bool("life", false, "run the tests of the whole life of a cluster, which take minutes")
+
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("make life runs it")
+	}
+}
 
 // bring adds a new machine by the one command, and waits until the members are as
 // wanted: ids with roles.
