@@ -40,7 +40,7 @@ func drillCommand(io stdio) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(*cobra.Command, []string) error { return listDrill(io) },
 	}
-	cmd := group("drill", "Break a cluster on purpose, under load, and judge what it kept", list)
+	cmd := group("drill", "Break a cluster on purpose, under load, and judge what it kept", list, soakCommand(io), controlCommand(io))
 	cmd.Long = `Start a cluster of its own on this machine, put load on it through the client ports,
 break it again and again by a schedule drawn from a seed, and judge what clients were
 told against what every node holds. It touches no other cluster.
@@ -54,26 +54,130 @@ run or judged.`
 	cmd.Example = `  phxsql drill
   phxsql drill --seed 7 --faults 50
   phxsql drill --for 10m --nodes 5 --faults-of partition,kill-master`
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		err := runDrill(cmd.Context(), o, io)
-		var exit *exitError
-		if err != nil && !errors.As(err, &exit) {
-			printError(io.err, err)
-			return &exitError{exitNotRun}
-		}
-		return err
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return judged(io, runDrill(cmd.Context(), o, io)) }
+	o.flags(cmd)
 	f := cmd.Flags()
-	f.Uint64Var(&o.seed, "seed", 0, "seed of the schedule (default: a new one)")
 	f.IntVar(&o.faults, "faults", 0, fmt.Sprintf("number of faults (default %d, if --for is not given)", drill.DefaultRun))
 	f.DurationVar(&o.lasting, "for", 0, "break the cluster for so long, such as 10m")
-	f.IntVar(&o.nodes, "nodes", 3, "number of nodes: 3 or 5")
 	f.StringVar(&o.dir, "dir", "", "folder of the report (default ./drill-SEED)")
+	f.BoolVar(&o.keep, "keep", false, "keep the nodes' data also when every promise was kept")
+	return cmd
+}
+
+// judged gives an error the exit code of a drill that could not be run or judged.
+func judged(io stdio, err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	printError(io.err, err)
+	return &exitError{exitNotRun}
+}
+
+// flags are those that a drill and a soak have.
+func (o *drillOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Uint64Var(&o.seed, "seed", 0, "seed of the schedule (default: a new one)")
+	f.IntVar(&o.nodes, "nodes", 3, "number of nodes: 3 or 5")
 	f.StringSliceVar(&o.workloads, "workloads", nil, "only these workloads, see 'phxsql drill list' (default all)")
 	f.StringSliceVar(&o.kinds, "faults-of", nil, "only these faults or families of faults, see 'phxsql drill list' (default all)")
 	f.BoolVar(&o.loopback, "loopback", false, "use no networks of its own, even as root")
-	f.BoolVar(&o.keep, "keep", false, "keep the nodes' data also when every promise was kept")
+}
+
+func soakCommand(io stdio) *cobra.Command {
+	var o drillOptions
+	var chunk int
+	cmd := &cobra.Command{
+		Use:   "soak",
+		Short: "Run drills until so many faults are done, each some of them on a fresh cluster",
+		Long: `Run drills one after the other, each on a fresh cluster and with a seed one higher,
+until so many faults are done. It stops when a promise is broken, and when --for is
+over. A later call with the same --dir goes on where the last one stopped; after a
+broken promise that is the next cluster.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return judged(io, runSoak(cmd.Context(), o, chunk, io)) },
+	}
+	o.flags(cmd)
+	f := cmd.Flags()
+	f.IntVar(&o.faults, "faults", 1000, "number of faults, over all calls")
+	f.IntVar(&chunk, "chunk", 25, "number of faults on one cluster")
+	f.DurationVar(&o.lasting, "for", 0, "start no further cluster after so long (default: no limit)")
+	f.StringVar(&o.dir, "dir", ".soak", "folder of the state and of the reports")
 	return cmd
+}
+
+func runSoak(ctx context.Context, o drillOptions, chunk int, io stdio) error {
+	if chunk < 1 {
+		return &usageError{fmt.Sprintf("--chunk is %d", chunk), "use 1 or more"}
+	}
+	first, err := o.plan(io) // what is wrong with it is wrong with each
+	if err != nil {
+		return err
+	}
+	soak := drill.Soak{
+		Dir: o.dir, Faults: o.faults, Chunk: chunk, For: o.lasting, Say: first.Cluster.Say,
+		Plan: func(seed uint64, faults int) (drill.Plan, error) {
+			one := o
+			one.seed, one.faults, one.lasting = seed, faults, 0
+			p, err := one.plan(io)
+			if err != nil {
+				return p, err
+			}
+			p.Cluster.Dir, err = os.MkdirTemp("", "phxdrill")
+			return p, err
+		},
+	}
+	st, err := soak.Run(ctx, o.seed)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(io.out, "\n%sreports: %s\n", st, o.dir)
+	if !st.OK() {
+		return &exitError{exitFailed}
+	}
+	return nil
+}
+
+func controlCommand(io stdio) *cobra.Command {
+	var workloads []string
+	var lasting time.Duration
+	cmd := &cobra.Command{
+		Use:   "control",
+		Short: "Put the same load on one plain MySQL server, to see what MySQL itself does",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return judged(io, runControl(cmd.Context(), workloads, lasting, io))
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&workloads, "workloads", nil, "only these workloads (default all)")
+	f.DurationVar(&lasting, "for", 20*time.Second, "how long")
+	return cmd
+}
+
+func runControl(ctx context.Context, workloads []string, lasting time.Duration, io stdio) error {
+	loads, err := drill.FindLoads(workloads)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "phxcontrol")
+	if err != nil {
+		return fmt.Errorf("make folder of server: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	found, err := drill.Control(ctx, dir, loads, lasting)
+	if err != nil {
+		return err
+	}
+	ok := true
+	for _, f := range found {
+		fmt.Fprint(io.out, f)
+		ok = ok && len(f.Wrong) == 0
+	}
+	if !ok {
+		return &exitError{exitFailed}
+	}
+	return nil
 }
 
 func listDrill(io stdio) error {

@@ -37,8 +37,8 @@ type bank struct {
 func startBank(ctx context.Context, s Site) (Load, error) {
 	statements := []string{
 		"CREATE DATABASE IF NOT EXISTS " + bankSchema,
-		"CREATE TABLE bank.accounts (id INT PRIMARY KEY, balance BIGINT NOT NULL)",
-		"CREATE TABLE bank.book (id BIGINT PRIMARY KEY, source INT NOT NULL, target INT NOT NULL, amount BIGINT NOT NULL)",
+		"CREATE TABLE IF NOT EXISTS bank.accounts (id INT PRIMARY KEY, balance BIGINT NOT NULL)",
+		"CREATE TABLE IF NOT EXISTS bank.book (id BIGINT PRIMARY KEY, source INT NOT NULL, target INT NOT NULL, amount BIGINT NOT NULL)",
 	}
 	values := ""
 	for i := range accounts {
@@ -47,7 +47,7 @@ func startBank(ctx context.Context, s Site) (Load, error) {
 		}
 		values += fmt.Sprintf("(%d, %d)", i, openingMoney)
 	}
-	if err := s.Target.Exec(ctx, append(statements, "INSERT INTO bank.accounts VALUES "+values)...); err != nil {
+	if err := prepare(ctx, s.Target, append(statements, "INSERT IGNORE INTO bank.accounts VALUES "+values)...); err != nil {
 		return nil, err
 	}
 	b := &bank{crew: newCrew(ctx), site: s, moves: map[int64]Outcome{}}

@@ -62,7 +62,13 @@ var portraits = []string{
 	"SELECT table_schema, table_name, view_definition FROM information_schema.views WHERE table_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
 	"SELECT trigger_schema, trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
 	"SELECT event_schema, event_name, event_definition FROM information_schema.events ORDER BY 1, 2",
-	"SELECT user, host FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
+	"SELECT table_schema, table_name, index_name, seq_in_index, column_name, non_unique FROM information_schema.statistics WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2, 3, 4",
+	"SELECT from_user, from_host, to_user, to_host FROM mysql.role_edges ORDER BY 1, 2, 3, 4",
+	"SELECT db, user, host, select_priv, insert_priv, update_priv, delete_priv, create_priv, drop_priv FROM mysql.db WHERE user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3",
+	"SELECT db, user, host, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3, 4",
+	"SELECT db, user, host, routine_name, routine_type, proc_priv FROM mysql.procs_priv ORDER BY 1, 2, 3, 4",
+	"SELECT user, host, priv, with_grant_option FROM mysql.global_grants WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3",
+	"SELECT user, host, plugin, HEX(authentication_string), account_locked, select_priv, insert_priv, create_user_priv FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
 }
 
 // Portrait describes everything a node holds, as text.

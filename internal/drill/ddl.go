@@ -32,7 +32,7 @@ type ddl struct {
 }
 
 func startDDL(ctx context.Context, s Site) (Load, error) {
-	if err := s.Target.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+ddlSchema); err != nil {
+	if err := prepare(ctx, s.Target, "CREATE DATABASE IF NOT EXISTS "+ddlSchema); err != nil {
 		return nil, err
 	}
 	d := &ddl{crew: newCrew(ctx), site: s}

@@ -49,8 +49,8 @@ type lists struct {
 
 func startListsAt(at listLevel) func(context.Context, Site) (Load, error) {
 	return func(ctx context.Context, s Site) (Load, error) {
-		err := s.Target.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+listsSchema,
-			fmt.Sprintf("CREATE TABLE %s.%s (k BIGINT PRIMARY KEY, v TEXT NOT NULL)", listsSchema, at.table))
+		err := prepare(ctx, s.Target, "CREATE DATABASE IF NOT EXISTS "+listsSchema,
+			fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s.%s (k BIGINT PRIMARY KEY, v TEXT NOT NULL)", listsSchema, at.table))
 		if err != nil {
 			return nil, err
 		}

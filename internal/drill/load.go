@@ -95,6 +95,17 @@ func FindLoads(names []string) ([]LoadKind, error) {
 	return out, nil
 }
 
+// prepare runs statements, each again and again until it succeeds or the context ends.
+// They must bear being repeated.
+func prepare(ctx context.Context, t Target, statements ...string) error {
+	for _, q := range statements {
+		if err := Eventually(ctx, func() error { return t.Exec(ctx, q) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // crew are the clients of one load.
 type crew struct {
 	cancel context.CancelFunc

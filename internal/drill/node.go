@@ -217,6 +217,9 @@ func (n *Node) ResumeServer() error {
 // Heal undoes what a fault has done to the node's processes, whatever it was: it does
 // what a machine's init system does, and no more.
 func (n *Node) Heal() error {
+	if n.disk != nil {
+		n.disk.Mend()
+	}
 	if !n.Running() {
 		return n.Start()
 	}

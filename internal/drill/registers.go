@@ -63,8 +63,8 @@ func (c *Cluster) StartRegisters(ctx context.Context) (*Registers, error) {
 }
 
 func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Registers, error) {
-	err := r.target.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+registersSchema, "DROP TABLE IF EXISTS "+registersSchema+".r",
-		"CREATE TABLE "+registersSchema+".r (k INT PRIMARY KEY, v BIGINT NOT NULL)")
+	err := prepare(ctx, r.target, "CREATE DATABASE IF NOT EXISTS "+registersSchema, "DROP TABLE IF EXISTS "+registersSchema+".r",
+		"CREATE TABLE IF NOT EXISTS "+registersSchema+".r (k INT PRIMARY KEY, v BIGINT NOT NULL)")
 	if err != nil {
 		return nil, err
 	}

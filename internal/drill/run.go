@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
+	"sort"
 	"strings"
 	"time"
 )
@@ -76,6 +78,7 @@ type run struct {
 	watch   *watch
 	verdict *Verdict
 	start   time.Time
+	end     int64 // of the timeline
 }
 
 // Run runs a drill and writes its report. The error says that it could not be run or
@@ -133,7 +136,9 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err := r.waitAck(begin, serveLimit); err != nil {
 		return fmt.Errorf("start workloads: %w", err)
 	}
-	if r.attack(ctx) {
+	well := r.attack(ctx)
+	r.end = r.rec.Now()
+	if well {
 		return r.judge(ctx)
 	}
 	if ctx.Err() == nil {
@@ -149,6 +154,10 @@ func (r *run) keepEvidence(ctx context.Context) {
 	defer cancel()
 	if text, err := r.c.Run(ctx, "status", "-o", "json"); err == nil {
 		_ = os.WriteFile(filepath.Join(r.plan.Out, "status.json"), []byte(text), 0o644) // the report does without
+	}
+	if f, err := os.Create(filepath.Join(r.plan.Out, "drill-goroutines.txt")); err == nil {
+		_ = pprof.Lookup("goroutine").WriteTo(f, 2) // what the clients are waiting for
+		_ = f.Close()
 	}
 	for _, n := range r.c.Nodes {
 		if err := n.Dump(); err != nil {
@@ -224,6 +233,7 @@ func (r *run) report() error {
 			return err
 		}
 	}
+	sort.Slice(v.Failovers, func(i, j int) bool { return v.Failovers[i].Open.Before(v.Failovers[j].Open) })
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write verdict: %w", err)
@@ -231,7 +241,7 @@ func (r *run) report() error {
 	if err := os.WriteFile(filepath.Join(r.plan.Out, "verdict.json"), append(text, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write verdict: %w", err)
 	}
-	return nil
+	return writePage(filepath.Join(r.plan.Out, "report.html"), v, r.rec.Acks(), r.end)
 }
 
 func copyFile(from, to string) error {
@@ -250,17 +260,7 @@ func (v *Verdict) String() string {
 	var b strings.Builder
 	b.WriteString(boutTable(v.Bouts))
 	for _, f := range v.Findings {
-		word := "kept"
-		if len(f.Wrong) > 0 {
-			word = "BROKEN"
-		}
-		fmt.Fprintf(&b, "%-13s %-7s %s\n", f.Load, word, f.Facts)
-		for _, w := range f.Wrong {
-			fmt.Fprintf(&b, "  wrong: %s\n", clip(w))
-		}
-		for _, n := range f.Noted {
-			fmt.Fprintf(&b, "  noted: %s\n", n)
-		}
+		b.WriteString(f.String())
 	}
 	for _, t := range v.Broken {
 		fmt.Fprintf(&b, "BROKEN: %s\n", clip(t))
@@ -273,6 +273,23 @@ func (v *Verdict) String() string {
 	return b.String()
 }
 
+// String tells the judgement over a load.
+func (f Finding) String() string {
+	var b strings.Builder
+	word := "kept"
+	if len(f.Wrong) > 0 {
+		word = "BROKEN"
+	}
+	fmt.Fprintf(&b, "%-13s %-7s %s\n", f.Load, word, f.Facts)
+	for _, w := range f.Wrong {
+		fmt.Fprintf(&b, "  wrong: %s\n", clip(w))
+	}
+	for _, n := range f.Noted {
+		fmt.Fprintf(&b, "  noted: %s\n", n)
+	}
+	return b.String()
+}
+
 // clip cuts what is too long for a terminal; the report has it all.
 func clip(s string) string {
 	const most = 2000
@@ -282,9 +299,17 @@ func clip(s string) string {
 	return s[:most] + "..."
 }
 
-// boutTable renders the pauses of each kind of fault that stood alone, and of those
-// that overlapped together.
+// boutTable renders the pauses of each kind of fault. Of faults that overlap, the last
+// one stands for all.
 func boutTable(bouts []Bout) string {
+	rs := results(bouts)
+	if len(rs) == 0 {
+		return ""
+	}
+	return Summary(rs)
+}
+
+func results(bouts []Bout) []Result {
 	var rs []Result
 	for _, b := range bouts {
 		name := b.Kind
@@ -295,8 +320,5 @@ func boutTable(bouts []Bout) string {
 			rs = append(rs, Result{name, b.Pause, time.Duration(b.Well - b.Mended)})
 		}
 	}
-	if len(rs) == 0 {
-		return ""
-	}
-	return Summary(rs)
+	return rs
 }

@@ -1,0 +1,211 @@
+package drill
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/api"
+)
+
+func TestASeedRepeatsItsSchedule(t *testing.T) {
+	type drawn struct {
+		kind    string
+		hold    time.Duration
+		gap     time.Duration
+		overlap Overlap
+		dice    uint64
+	}
+	draw := func(seed uint64) []drawn {
+		s := NewSchedule(seed, Kinds)
+		var out []drawn
+		for range 500 {
+			p := s.Next()
+			out = append(out, drawn{p.Kind.Name, p.Hold, p.Gap, p.Overlap, p.Dice})
+		}
+		return out
+	}
+	if !reflect.DeepEqual(draw(1), draw(1)) {
+		t.Error("one seed gives two schedules")
+	}
+	if reflect.DeepEqual(draw(1), draw(2)) {
+		t.Error("two seeds give one schedule")
+	}
+	seen, row := map[string]bool{}, 0
+	for _, d := range draw(3) {
+		seen[d.kind] = true
+		if row++; d.overlap == Apart {
+			row = 0
+		}
+		if row >= maxRow {
+			t.Fatalf("more than %d faults in one episode", maxRow)
+		}
+	}
+	if len(seen) != len(Kinds) {
+		t.Errorf("500 faults are of %d of the %d kinds", len(seen), len(Kinds))
+	}
+}
+
+func TestKindsAreChosenByNameAndFamily(t *testing.T) {
+	lab := Options{Nodes: 3, Namespaces: true}
+	all, err := FindKinds(nil, lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, k := range Kinds {
+		if names[k.Name] || k.Weight < 1 || k.Hold[1] < k.Hold[0] || k.Family == "" {
+			t.Errorf("kind %q is not in order", k.Name)
+		}
+		names[k.Name] = true
+		if f := k.Make(rand.New(rand.NewPCG(1, 1))); f.Name == "" || f.Break == nil {
+			t.Errorf("kind %q makes an incomplete fault", k.Name)
+		}
+	}
+	loopback, err := FindKinds(nil, Options{Nodes: 3})
+	if err != nil || len(loopback) >= len(all) || slices.ContainsFunc(loopback, func(k Kind) bool { return k.Family == "partition" }) {
+		t.Errorf("on loopback there are %d kinds of %d: %v", len(loopback), len(all), err)
+	}
+	some, err := FindKinds([]string{"orderly", "kill-all"}, lab)
+	if err != nil || len(some) != 3 {
+		t.Errorf("a family of two and a name give %d kinds: %v", len(some), err)
+	}
+	for _, names := range [][]string{{"cut-master"}, {"partition"}, {"earthquake"}} {
+		if _, err := FindKinds(names, Options{Nodes: 3}); err == nil {
+			t.Errorf("%v was not refused", names)
+		}
+	}
+}
+
+func TestWorkloadsAreChosenByName(t *testing.T) {
+	if all, err := FindLoads(nil); err != nil || len(all) != len(Loads) {
+		t.Error(len(all), err)
+	}
+	if two, err := FindLoads([]string{"bank", "set"}); err != nil || len(two) != 2 || two[0].Name != "bank" {
+		t.Error(two, err)
+	}
+	if _, err := FindLoads([]string{"bonk"}); err == nil {
+		t.Error("a workload of no name was found")
+	}
+}
+
+func TestJudgeOfASet(t *testing.T) {
+	told := map[int64]Outcome{1: Acknowledged, 2: Refused, 3: Unknown, 4: Unknown}
+	if w := judgeSet(1, "rows", told, map[int64]bool{1: true, 3: true}); len(w) != 0 {
+		t.Error(w)
+	}
+	w := judgeSet(1, "rows", told, map[int64]bool{2: true, 7: true})
+	if len(w) != 3 || !strings.Contains(w[0], "lost, such as [1]") || !strings.Contains(w[1], "there, such as [2]") || !strings.Contains(w[2], "nobody, such as [7]") {
+		t.Error(w)
+	}
+}
+
+func TestJudgeOfBalances(t *testing.T) {
+	if w := judgeBalances(1, map[int64]int64{1: 5, 2: 5}, map[int64]int64{1: 5, 2: 6}); len(w) != 1 || !strings.Contains(w[0], "account 2 holds 5, by the book 6") {
+		t.Error(w)
+	}
+}
+
+func TestPauseIsTheLongestGap(t *testing.T) {
+	r := &Recorder{acks: []int64{10, 20, 60, 70, 200}}
+	for _, c := range []struct{ from, to, want int64 }{{0, 100, 40}, {15, 65, 40}, {60, 75, 10}, {70, 300, 130}, {71, 90, 19}} {
+		if got := r.Pause(c.from, c.to); int64(got) != c.want {
+			t.Errorf("from %d to %d: %d, want %d", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+func TestHistoryIsWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h.jsonl")
+	r, err := NewRecorder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Write("set", 1, 2, Acknowledged, 7, nil)
+	r.Write("set", 3, 4, Unknown, 8, os.ErrDeadlineExceeded)
+	r.Read("bank", 5, 6, map[string]int{"total": 1})
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"load":"set","begin":1,"end":2,"outcome":"acknowledged","what":7}
+{"load":"set","begin":3,"end":4,"outcome":"unknown","what":8,"error":"i/o timeout"}
+{"load":"bank","begin":5,"end":6,"outcome":"read","what":{"total":1}}
+`
+	if string(got) != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestPhasesAreReadFromALog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node2.log")
+	text := `time=2026-11-22T20:22:04.029Z level=INFO msg="gate opened" node=2 epoch=4
+time=2026-11-22T20:22:04.029Z level=INFO msg="this node is the master" node=2 epoch=4 duration=11.87806s phases.reason="the old leader is gone" phases.elected=837.98ms phases.gate_open=177.84ms
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readFailovers(2, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Failover{{
+		Node: 2, Open: time.Date(2026, 11, 22, 20, 22, 4, 29e6, time.UTC), Reason: "the old leader is gone", Took: "11.87806s",
+		Phases: []Phase{{"elected", "837.98ms"}, {"gate_open", "177.84ms"}},
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestPageShowsWhatHappened(t *testing.T) {
+	sec := int64(time.Second)
+	v := &Verdict{
+		Seed: 42, Command: "phxsql drill --seed 42", Nodes: 3, Took: 12 * time.Second,
+		Bouts:    []Bout{{N: 1, Kind: "kill-master", Text: "kill <it>", Master: 2, Broken: 2 * sec, Mended: 4 * sec, Well: 5 * sec, Pause: 1500 * time.Millisecond}},
+		Changes:  []Change{{sec, 1, api.StateFollower}, {sec, 2, api.StateMaster}, {3 * sec, 2, stateSilent}},
+		Findings: []Finding{{Load: "set", Facts: "10 inserts", Wrong: []string{"node 1: one row is lost"}}},
+	}
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := writePage(path, v, []int64{sec, sec, 5 * sec}, 10*sec); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"seed 42", "a promise was broken", "kill &lt;it&gt;", "node 2 is silent from 3.00s to 10.00s", "one row is lost", `class="fault" x="350"`} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+func TestASoakGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	s := Soak{Dir: dir}
+	st, err := s.load(7)
+	if err != nil || st.Seed != 7 || st.Done != 0 {
+		t.Fatal(st, err)
+	}
+	st.add(&Verdict{Seed: 7, OK: true, Bouts: []Bout{{Kind: "kill-all", Mended: 1, Well: 2, Pause: 3}, {Kind: "kill-all"}}})
+	if err := s.save(st); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.load(99)
+	if err != nil || !reflect.DeepEqual(again, st) || again.Done != 2 || len(again.Results) != 1 {
+		t.Errorf("got %+v, want %+v: %v", again, st, err)
+	}
+	again.add(&Verdict{Seed: 8, Command: "phxsql drill --seed 8"})
+	if again.OK() || !strings.Contains(again.String(), "BROKEN: seed 8") {
+		t.Error(again)
+	}
+}
