@@ -9,6 +9,7 @@ DEMO_FLAGS  ?=
 SIM_TIME    ?= 60s
 FUZZ_TIME   ?= 10s
 BENCH_FLAGS ?=
+SOAK_FLAGS  ?= --faults 1000
 
 UNIT = $(shell $(GO) list ./... | grep -v /test/e2e)
 E2E  = $(shell $(GO) list ./test/e2e/... 2>/dev/null)
@@ -57,6 +58,10 @@ race: ## unit tests with the race detector
 
 sim: ## fresh seeds of the simulator for SIM_TIME; a failure prints the command that repeats it
 	$(GO) run ./internal/sim/cmd/phxsim -for $(SIM_TIME)
+
+.PHONY: soak
+soak: build ## break clusters for hours and judge them; goes on where it was interrupted
+	./$(BIN) drill soak --dir .soak $(SOAK_FLAGS)
 
 .PHONY: mutants
 mutants: ## plant every fault of the list into the protocol, one by one; each must be found
