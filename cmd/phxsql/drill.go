@@ -70,6 +70,10 @@ func judged(io stdio, err error) error {
 	if err == nil || errors.As(err, &exit) {
 		return err
 	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintln(io.err, "interrupted; nothing was judged")
+		return &exitError{exitNotRun}
+	}
 	printError(io.err, err)
 	return &exitError{exitNotRun}
 }
@@ -265,6 +269,9 @@ func runDrill(ctx context.Context, o drillOptions, io stdio) error {
 	}
 	fmt.Fprintf(io.out, "seed %d; to repeat: %s\n", o.seed, p.Command)
 	v, err := drill.Run(ctx, p)
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), os.RemoveAll(p.Cluster.Dir))
+	}
 	if err != nil {
 		return fmt.Errorf("%w\nthe nodes' files are in %s", err, p.Cluster.Dir)
 	}

@@ -68,7 +68,9 @@ var portraits = []string{
 	"SELECT db, user, host, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3, 4",
 	"SELECT db, user, host, routine_name, routine_type, proc_priv FROM mysql.procs_priv ORDER BY 1, 2, 3, 4",
 	"SELECT user, host, priv, with_grant_option FROM mysql.global_grants WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3",
-	"SELECT user, host, plugin, HEX(authentication_string), account_locked, select_priv, insert_priv, create_user_priv FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
+	"SELECT user, host FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
+	// Each node draws its own password for phxsql_copy, and nobody needs another's.
+	"SELECT user, host, plugin, HEX(authentication_string), account_locked, select_priv, insert_priv, create_user_priv FROM mysql.user WHERE user NOT IN ('root','phxsql_agent','phxsql_copy') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
 }
 
 // Portrait describes everything a node holds, as text.

@@ -62,6 +62,7 @@ type Finding struct {
 type LoadKind struct {
 	Name  string
 	About string
+	// Start starts the clients; they go on until Stop or until the context ends.
 	Start func(ctx context.Context, s Site) (Load, error)
 }
 
@@ -95,9 +96,11 @@ func FindLoads(names []string) ([]LoadKind, error) {
 	return out, nil
 }
 
-// prepare runs statements, each again and again until it succeeds or the context ends.
-// They must bear being repeated.
+// prepare runs statements, each again and again until it succeeds or startLimit has
+// passed. They must bear being repeated.
 func prepare(ctx context.Context, t Target, statements ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	for _, q := range statements {
 		if err := Eventually(ctx, func() error { return t.Exec(ctx, q) }); err != nil {
 			return err

@@ -126,14 +126,14 @@ func (r *run) do(ctx context.Context) (err error) {
 	r.watch = startWatch(ctx, r.c, r.rec.Now)
 	defer r.watch.Stop()
 	for _, k := range r.plan.Loads {
-		l, err := k.Start(begin, Site{r.c, r.rec, r.plan.Out})
+		l, err := k.Start(ctx, Site{r.c, r.rec, r.plan.Out})
 		if err != nil {
 			return fmt.Errorf("start workload %s: %w", k.Name, err)
 		}
 		r.loads = append(r.loads, l)
 		defer l.Stop()
 	}
-	if err := r.waitAck(begin, serveLimit); err != nil {
+	if err := r.waitAck(ctx, serveLimit); err != nil {
 		return fmt.Errorf("start workloads: %w", err)
 	}
 	well := r.attack(ctx)

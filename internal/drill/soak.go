@@ -112,6 +112,9 @@ func (s Soak) chunk(ctx context.Context, seed uint64, faults int) (*Verdict, err
 	}
 	p.Seed, p.Faults, p.For, p.Out = seed, faults, 0, filepath.Join(s.Dir, fmt.Sprint(seed))
 	v, err := Run(ctx, p)
+	if ctx.Err() != nil {
+		return v, errors.Join(err, os.RemoveAll(p.Cluster.Dir)) // the next call begins this chunk again
+	}
 	if err != nil || !v.OK {
 		return v, err
 	}

@@ -1,0 +1,113 @@
+package netlab
+
+import (
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// peers are two nodes that send each other datagrams.
+type peers struct {
+	lab   *Lab
+	conns [3]net.PacketConn // by number
+	addrs [3]net.Addr
+}
+
+func newPeers(t *testing.T) *peers {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	lab, err := New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(lab.Close)
+	p := &peers{lab: lab}
+	for i := 1; i <= 2; i++ {
+		err := lab.Within(i, func() (err error) {
+			p.conns[i], err = net.ListenPacket("udp4", lab.PeerAddr(i)+":0")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.conns[i].Close() })
+		p.addrs[i] = p.conns[i].LocalAddr()
+	}
+	return p
+}
+
+// reaches reports whether a datagram arrives, if it is sent again and again for a time.
+func (p *peers) reaches(t *testing.T, from, to int, patience time.Duration) bool {
+	t.Helper()
+	buf := make([]byte, 8)
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if _, err := p.conns[from].WriteTo([]byte("x"), p.addrs[to]); err != nil {
+			t.Logf("send: %v", err) // as after a failed look-up of the address; it is tried again
+		}
+		if err := p.conns[to].SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := p.conns[to].ReadFrom(buf); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// never is how long nothing must arrive, ever as long as something may take to arrive.
+const never, ever = 300 * time.Millisecond, 30 * time.Second
+
+// drain reads what is still on its way.
+func (p *peers) drain(t *testing.T, at int) {
+	t.Helper()
+	buf := make([]byte, 8)
+	for {
+		if err := p.conns[at].SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := p.conns[at].ReadFrom(buf); err != nil {
+			return
+		}
+	}
+}
+
+func TestAWayIsCutInOneDirectionOnly(t *testing.T) {
+	p := newPeers(t)
+	both := func(when string) {
+		if !p.reaches(t, 1, 2, ever) || !p.reaches(t, 2, 1, ever) {
+			t.Fatalf("%s: not everything arrives", when)
+		}
+		p.drain(t, 1)
+		p.drain(t, 2)
+	}
+	both("at first")
+	if err := p.lab.SetPath(1, 2, false); err != nil {
+		t.Fatal(err)
+	}
+	if p.reaches(t, 1, 2, never) {
+		t.Error("something arrives on the way that is cut")
+	}
+	if !p.reaches(t, 2, 1, ever) {
+		t.Error("nothing arrives on the way back, that is not cut")
+	}
+	if err := p.lab.SetPath(1, 2, true); err != nil {
+		t.Fatal(err)
+	}
+	both("after the way was restored")
+	if err := p.lab.SetPath(1, 2, true); err != nil {
+		t.Errorf("to restore what is not cut: %v", err)
+	}
+	if err := p.lab.SetPeerLink(1, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.lab.SetPath(2, 1, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.lab.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	both("after all was healed")
+}
