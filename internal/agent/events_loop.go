@@ -108,7 +108,7 @@ func (l *loop) tellEnd(reason string) {
 func endCause(v *cluster.View, leaving bool, reason string) (events.Cause, string) {
 	severe := func() (cluster.Problem, bool) {
 		for _, h := range v.Health {
-			if h.Severe {
+			if h.Severe || h.Yield {
 				return h, true
 			}
 		}

@@ -347,6 +347,9 @@ func (p *plan) candidacy() {
 		(v.Lead.Self || v.Engine.Replica == ReplicaRunning)}
 	if want.Able && !v.Lead.Self {
 		want.Delay = min(maxDelay, time.Duration(v.Engine.Behind)*time.Second/applyRate).Truncate(delayStep)
+		if _, wary := v.wary(); wary {
+			want.Delay = maxDelay // the others first
+		}
 	}
 	if want != v.Candidacy {
 		p.do(SetCandidacy{Candidacy: want})

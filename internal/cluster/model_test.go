@@ -197,6 +197,12 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 		v.Switch.DrainLeft = d
 	case "stopping":
 		v.Stopping, v.StopLeft = true, d
+	case "well":
+		v.Health = nil
+	case "on-probation":
+		v.Health = []Problem{{Name: "on_probation", Reason: "it was unfit a moment ago", Wary: true}}
+	case "disk-low":
+		v.Health = []Problem{{Name: "disk_low", Reason: "the disk is almost full", Wary: true, Yield: true}}
 	case "sick":
 		v.Health = []Problem{{Name: "disk_stall", Reason: "the log's disk does not answer", Severe: true}}
 	default:
@@ -216,6 +222,8 @@ func (m *model) peer(line string) {
 			p.Alive = true
 		case w == "able":
 			p.Able = true
+		case w == "wary":
+			p.Wary = true
 		case w == "gate":
 			p.Gate = true
 		case w == "applied":

@@ -11,6 +11,9 @@ func (p *plan) lead() {
 	if reason := v.unfit(); reason != "" && p.giveUp(reason) {
 		return
 	}
+	if h, ok := v.yields(); ok && p.giveWay(h.Reason) {
+		return
+	}
 	if !v.current() && v.Epoch.State != EpochProposed {
 		if v.Lead.Ready {
 			p.do(ProposeEpoch{Number: v.Epoch.Newest + 1})
@@ -89,6 +92,16 @@ func (p *plan) giveUp(reason string) bool {
 	p.do(HandOver{To: to, Reason: reason})
 	p.engineUp()
 	return true
+}
+
+// giveWay is giveUp for a leader that could go on: only somebody who is better off
+// and lacks nothing that takes long is offered leadership.
+func (p *plan) giveWay(reason string) bool {
+	to, ok := p.v.peer(p.v.best())
+	if !ok || to.Wary || to.Behind > MaxSwitchBehind {
+		return false
+	}
+	return p.giveUp(reason)
 }
 
 // switchover accepts, refuses, and ends a request.

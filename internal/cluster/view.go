@@ -214,6 +214,7 @@ type Peer struct {
 	Role   paxos.Role
 	Alive  bool // heard of recently
 	Able   bool // its server is healthy
+	Wary   bool // it would lead only when nobody else does
 	Gate   bool // its gate is open
 	Behind uint64
 	// Applied says that it has executed everything that this node's log holds.
@@ -240,6 +241,9 @@ type Problem struct {
 	Hint   string
 	// Severe makes a node unable to lead.
 	Severe bool
+	// Wary makes a node lead only when no other member would. With Yield, too, a
+	// leader hands over to a member that is not wary.
+	Wary, Yield bool
 }
 
 // current reports whether this node leads and its own epoch is the newest one.
@@ -270,16 +274,48 @@ func (v *View) severe() (Problem, bool) {
 	return Problem{}, false
 }
 
-// best returns the follower that should take over, or zero: able, alive, and
-// the least behind; among equals the lowest id.
+// wary returns the first health problem because of which others should lead.
+func (v *View) wary() (Problem, bool) {
+	for _, h := range v.Health {
+		if h.Wary {
+			return h, true
+		}
+	}
+	return Problem{}, false
+}
+
+// yields returns the first health problem because of which a leader gives way to a
+// member that has none.
+func (v *View) yields() (Problem, bool) {
+	for _, h := range v.Health {
+		if h.Yield {
+			return h, true
+		}
+	}
+	return Problem{}, false
+}
+
+// best returns the follower that should take over, or zero: able, alive, not wary if
+// there is one, and the least behind; among equals the lowest id.
 func (v *View) best() paxos.NodeID {
 	var best Peer
 	for _, p := range v.Peers {
 		switch {
 		case p.ID == v.Self || p.Role != paxos.Voter || !p.Alive || !p.Able || p.Declined:
-		case best.ID == 0, p.Behind < best.Behind, p.Behind == best.Behind && p.ID < best.ID:
+		case best.ID == 0, p.before(best):
 			best = p
 		}
 	}
 	return best.ID
+}
+
+// before reports whether p is a better leader than another able follower.
+func (p Peer) before(o Peer) bool {
+	switch {
+	case p.Wary != o.Wary:
+		return !p.Wary
+	case p.Behind != o.Behind:
+		return p.Behind < o.Behind
+	}
+	return p.ID < o.ID
 }
