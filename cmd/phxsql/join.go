@@ -54,7 +54,7 @@ member shows how far it is.`,
 				fmt.Fprintf(io.out, "node %d joins when it runs: phxsql server --config %s\n", cfg.Node.ID, o.config)
 				return nil
 			}
-			return serve(cmd.Context(), cfg, io)
+			return serve(cmd.Context(), o.config, cfg, io)
 		},
 	}
 	f := cmd.Flags()

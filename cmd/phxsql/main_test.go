@@ -113,6 +113,11 @@ func (f *fakeNode) ChangeSettings(_ context.Context, req api.SettingsRequest) (a
 	return f.settings, f.err
 }
 
+func (f *fakeNode) RestartMember(_ context.Context, who string) error {
+	f.to = who
+	return f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) { return nil, errors.New("none") }
 
 func (f *fakeNode) LogDump(_ context.Context, from, _ paxos.Instance, fn func(api.LogEntry) error) error {
@@ -530,5 +535,51 @@ func TestConfigOfTheCluster(t *testing.T) {
 		if code, _, _ := phxsql(t, "", append([]string{"config", "set", "--config", cfg}, args...)...); code != exitUsage {
 			t.Errorf("%v: exit code %d", args, code)
 		}
+	}
+}
+
+func TestRestartOrder(t *testing.T) {
+	st := healthy()
+	todo, err := restartOrder(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := todo[len(todo)-1]; len(todo) != len(st.Members) || !isMaster(st, last) {
+		t.Errorf("order %+v", todo)
+	}
+	for i := range st.Members {
+		bad := healthy()
+		bad.Members[i].Alive, bad.Members[i].Master = false, false
+		if _, err := restartOrder(bad); err == nil {
+			t.Errorf("with member %d down it goes on", bad.Members[i].ID)
+		}
+	}
+	late := healthy()
+	for i := range late.Members {
+		if late.Members[i].State == api.StateFollower {
+			late.Members[i].LagTransactions = rollingLag + 1
+		}
+	}
+	if _, err := restartOrder(late); err == nil {
+		t.Error("with followers far behind it goes on")
+	}
+}
+
+// What would start after a restart is what lies on the disk.
+func TestSelfIsChecked(t *testing.T) {
+	dir := t.TempDir()
+	s := self{program: filepath.Join(dir, "phxsql"), config: filepath.Join(dir, "node.toml")}
+	if err := s.check(t.Context()); err == nil {
+		t.Error("there is no program")
+	}
+	script := "#!/bin/sh\necho \"$@\" > " + dir + "/args; exit 3\n"
+	if err := os.WriteFile(s.program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.check(t.Context()); err == nil {
+		t.Error("the program refuses the configuration")
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, "args")); string(b) != "config check --running "+s.config+"\n" {
+		t.Errorf("called with %q", b)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -30,26 +31,34 @@ A node that belongs to no cluster waits for 'phxsql init'.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, io)
+			return serve(cmd.Context(), path, cfg, io)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the node's configuration")
 	return cmd
 }
 
-// serve runs a node until ctx ends.
-func serve(ctx context.Context, cfg config.Config, io stdio) error {
+// serve runs a node until ctx ends. When the node was asked to restart, it does not
+// return: the program, as it lies on the disk then, takes the place of this process.
+func serve(ctx context.Context, path string, cfg config.Config, io stdio) error {
 	events := telemetry.NewEvents(telemetry.DefaultEvents)
 	log, err := telemetry.NewLogger(io.err, telemetry.LogOptions{Level: cfg.Logging.Level, Format: cfg.Logging.Format, Events: events})
 	if err != nil {
 		return err
 	}
+	self, err := findSelf(path)
+	if err != nil {
+		return err
+	}
 	err = agent.Run(ctx, cfg, agent.Options{
-		Logger: log, Events: events, Registry: telemetry.NewRegistry(buildVersion()),
+		Logger: log, Events: events, Registry: telemetry.NewRegistry(buildVersion()), Restart: self.check,
 		Ready: func() {
 			log.Info("node started", telemetry.KeyNode, uint64(cfg.Node.ID), telemetry.KeyVersion, buildVersion(), telemetry.KeyDir, cfg.Node.DataDir)
 		},
 	})
+	if errors.Is(err, agent.ErrRestart) {
+		return self.replace()
+	}
 	if err != nil {
 		return fmt.Errorf("run node %d: %w", cfg.Node.ID, err)
 	}

@@ -43,6 +43,10 @@ type Options struct {
 	Registry *prometheus.Registry // may be nil
 	// Ready, if not nil, is called once when the admin API answers.
 	Ready func()
+	// Restart, if not nil, looks whether this program could be started again as it
+	// lies on the disk now, with the configuration that lies there. Run returns
+	// ErrRestart when that is to be done. Without it a node refuses to restart.
+	Restart func(ctx context.Context) error
 }
 
 // Agent is one running node. It implements api.Node.
@@ -81,6 +85,8 @@ type Agent struct {
 	peers     *peers
 	calls     map[string]transport.CallHandler
 
+	rolling rolling
+
 	initMu sync.Mutex
 	seq    uint64 // of announcements; announcer only
 	fatal  context.CancelCauseFunc
@@ -88,7 +94,7 @@ type Agent struct {
 }
 
 // Run runs a node until ctx ends; then it hands leadership over if it has it,
-// stops its server, and returns nil. Every other end is an error.
+// stops its server, and returns nil. Every other end is an error; see ErrRestart.
 func Run(ctx context.Context, cfg config.Config, opt Options) error {
 	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), pacer: newPacer(int64(cfg.Copy.Rate)), guests: map[paxos.NodeID]string{}, boot: rand.Text()}
 	if err := a.check(ctx); err != nil {
@@ -109,8 +115,13 @@ func Run(ctx context.Context, cfg config.Config, opt Options) error {
 	select {
 	case <-ctx.Done():
 		a.log.Info("node stops")
-		a.loop.requestStop(stopLimit)
+		a.leave()
 		fatal(errStopped)
+	case <-a.rolling.asked():
+		a.log.Info("node restarts")
+		a.leave()
+		fatal(errStopped)
+		return ErrRestart
 	case <-run.Done():
 	case <-a.loop.done:
 	}

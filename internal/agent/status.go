@@ -105,7 +105,7 @@ func (a *Agent) member() api.MemberStatus {
 		s = &snapshot{}
 	}
 	m := api.MemberStatus{
-		ID: a.cfg.Node.ID, Name: a.cfg.DisplayName(), Role: roleWords[s.view.Role], Alive: true,
+		ID: a.cfg.Node.ID, Name: a.cfg.DisplayName(), Role: roleWords[s.view.Role], Boot: a.boot, Alive: true,
 		State: s.state(), Master: s.view.Gate == cluster.GateOpen, Epoch: s.view.Epoch.Newest,
 		Lease:           api.Lease{Holder: s.view.Lead.Leader},
 		LagTransactions: s.view.Engine.Behind,

@@ -73,6 +73,10 @@ func (f *fakeNode) ChangeSettings(context.Context, SettingsRequest) (SettingsRes
 	return SettingsResult{}, f.err
 }
 
+func (f *fakeNode) RestartMember(_ context.Context, who string) error {
+	return f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) {
 	a, b := net.Pipe()
 	go func() {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,15 @@ func NewClient(addrs []string, t *tls.Config) *Client {
 		TLSClientConfig: t, TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 	}}}
+}
+
+// Also adds addresses of members that are asked when those before cannot be connected to.
+func (c *Client) Also(addrs ...string) {
+	for _, a := range addrs {
+		if a != "" && !slices.Contains(c.addrs, a) {
+			c.addrs = append(c.addrs, a)
+		}
+	}
 }
 
 // Close drops idle connections.

@@ -27,6 +27,10 @@ type Node interface {
 	// RemoveMember removes the member whose name or id is given, after another one has
 	// become master if it was. force allows a membership that has no majority up.
 	RemoveMember(ctx context.Context, who string, force bool) (MembersResult, error)
+	// RestartMember has a member that is not the master stop in good order and start
+	// again, if a majority goes on without it. It returns when the member has agreed.
+	// It may be asked of any member.
+	RestartMember(ctx context.Context, who string) error
 	// CreateToken makes a token with which one node may join, once.
 	CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error)
 	// Redeem exchanges a token for the cluster's secret.

@@ -83,6 +83,7 @@ func (s *Server) routes() {
 	member("POST", "/v1/tokens", s.createToken)
 	open("POST", joinPath, s.redeem)
 	s.settingsRoutes(member)
+	member("POST", restartPath, s.restartMember)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)

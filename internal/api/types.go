@@ -73,6 +73,9 @@ type MemberStatus struct {
 	Name string       `json:"name"`
 	// Role is voter, witness or learner.
 	Role string `json:"role"`
+	// Boot is drawn at each start of the member's agent: two that differ tell that it
+	// was started anew.
+	Boot string `json:"boot,omitempty"`
 	// Alive reports that the member was heard from lately. The one that answers
 	// is always alive.
 	Alive bool `json:"alive"`

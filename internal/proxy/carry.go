@@ -54,14 +54,14 @@ func (s *session) isLast(local bool) bool {
 	if s.talk.phase != phaseOpaque && !s.talk.idle() {
 		return false
 	}
-	if !local {
-		if s.target.Kind != RouteRemote || !s.down.ended() {
-			return false
-		}
+	if s.target.Kind == RouteRemote && s.down.ended() {
 		s.conclude(endClosed)
 		return true
 	}
-	if s.port.drain.Load() == nil || s.talk.phase == phaseOpaque || s.talk.inTransaction() || s.talk.restless() {
+	if d := s.port.drain.Load(); d == nil || !local && !d.all {
+		return false
+	}
+	if s.talk.phase == phaseOpaque || s.talk.inTransaction() || s.talk.restless() {
 		return false
 	}
 	if time.Since(s.born) < settleTime || unread(s.client) {

@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,6 +50,41 @@ func (p *Proxy) Drain(ctx context.Context, busy Busy) (left int, err error) {
 	return left, err
 }
 
+// DrainAll closes the sessions of both ports, wherever they lead, as Drain does: for a
+// node that is about to stop. New connections to the read-write port wait, those to the
+// read-only port are refused. A session with another member that cannot be followed
+// (TLS, compression) stays until its client or that member closes it. It returns how
+// many sessions are left.
+func (p *Proxy) DrainAll(ctx context.Context, busy Busy) (left int) {
+	start := time.Now()
+	before := 0
+	var wait sync.WaitGroup
+	var still atomic.Int64
+	for _, pt := range []*port{p.rw, p.ro} {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		if !pt.startDrain(&drain{stop: stop, all: true}) {
+			continue
+		}
+		before += pt.countLocal()
+		ask := busy
+		if pt.rw {
+			ask = nil // the local server knows nothing of them
+		}
+		wait.Go(func() {
+			n, err := pt.sweepUntil(ctx, ask)
+			if err != nil {
+				p.log.Debug("busy connections are not known", "port", pt.name, "err", err)
+			}
+			still.Add(int64(n))
+		})
+	}
+	wait.Wait()
+	left = int(still.Load())
+	p.log.Info("all sessions drained", "sessions", before, "left", left, "took", time.Since(start).String())
+	return left
+}
+
 // Resume ends a drain: connections that wait are routed again, and sessions that
 // are left stay.
 func (p *Proxy) Resume() {
@@ -78,6 +115,14 @@ func (pt *port) startDrain(d *drain) bool {
 		s.mu.Unlock()
 	}
 	return true
+}
+
+// draining is the drain that is under way, the zero drain if there is none.
+func (pt *port) draining() drain {
+	if d := pt.drain.Load(); d != nil {
+		return *d
+	}
+	return drain{}
 }
 
 func (pt *port) endDrain() bool {
@@ -152,7 +197,7 @@ func (s *session) draining() bool {
 // counts is draining under mu. A session that is ending counts until its client
 // has got everything.
 func (s *session) counts() bool {
-	if !s.open || s.target.Kind != RouteLocal {
+	if !s.open || s.target.Kind != RouteLocal && !s.port.draining().all {
 		return false
 	}
 	select {

@@ -257,3 +257,48 @@ func TestNewSessionsWaitForTheEndOfADrain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A node that is about to stop lets go of everybody, also of those who are with the
+// master through it, and of readers: each when nothing of theirs is open.
+func TestDrainAllWaitsForTransactionsElsewhere(t *testing.T) {
+	master, s := masterNode(t, nil)
+	other := startNode(t, testOptions(s.socket))
+	other.SetRoute(Remote(master.rw))
+	other.SetLocal(true, "")
+	writer := openDB(t, other.rw, "sha2", nil)
+	reader := openDB(t, other.ro, "sha2", nil)
+	write, err := writer.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := reader.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := write.Exec("INSERT INTO k (v) VALUES ('elsewhere')"); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := read.QueryRow("SELECT COUNT(*) FROM k").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan int, 1)
+	go func() { result <- other.DrainAll(t.Context(), nil) }()
+	eventually(t, "the drain has begun", func() bool { return other.Proxy.rw.draining().all && other.Proxy.ro.draining().all })
+	if err := write.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the writer is let go", func() bool { return other.Stats().RW.Open == 0 })
+	if n := other.Stats().RO.Open; n != 1 {
+		t.Errorf("%d readers, want 1", n)
+	}
+	if err := read.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if left := <-result; left != 0 {
+		t.Errorf("%d left", left)
+	}
+	if st := other.Stats(); st.RW.Drained != 1 || st.RO.Drained != 1 || st.RW.Cut+st.RO.Cut != 0 {
+		t.Errorf("%+v", st)
+	}
+}

@@ -17,7 +17,7 @@ type port struct {
 	rw    bool
 	stats portCounters
 
-	// drain is set while the port's local sessions are being closed.
+	// drain is set while the port's sessions are being closed.
 	drain atomic.Pointer[drain]
 
 	mu       sync.Mutex
@@ -29,7 +29,10 @@ type port struct {
 }
 
 // drain is one run of Drain.
-type drain struct{ stop context.CancelFunc }
+type drain struct {
+	stop context.CancelFunc
+	all  bool // sessions with other members too
+}
 
 func newPort(p *Proxy, name string, rw bool) *port {
 	return &port{
@@ -56,6 +59,8 @@ func (pt *port) routeFor(forwarded bool) way {
 	w := way{route: pt.route, version: pt.version, changed: pt.changed}
 	pt.mu.Unlock()
 	switch {
+	case pt.draining().all:
+		w.route = None("this node is about to stop")
 	case pt.drain.Load() != nil:
 		w.route = None("a switchover is under way")
 	case forwarded && w.route.Kind == RouteRemote:
