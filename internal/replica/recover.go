@@ -132,18 +132,18 @@ func Install(log SyncedLog, group wal.Group, through paxos.Instance, ms paxos.Me
 	return nil
 }
 
-// pending reports whether a snapshot is in the log that an Install without room on the
-// disk has left there.
-func pending(log Reader, group wal.Group, through paxos.Instance) bool {
-	b, ok := log.State(group, stateSnapshot)
-	return ok && paxos.Instance(binary.LittleEndian.Uint64(b)) == through
-}
-
 // forget gives up what lies in the log below a snapshot. It need not be chosen.
 func forget(log Log, group wal.Group) {
 	if b, ok := log.State(group, stateSnapshot); ok {
 		log.TrimBelow(group, binary.LittleEndian.Uint64(b)+1)
 	}
+}
+
+// pending reports whether a snapshot is in the log that an Install without room on the
+// disk has left there.
+func pending(log Reader, group wal.Group, through paxos.Instance) bool {
+	b, ok := log.State(group, stateSnapshot)
+	return ok && paxos.Instance(binary.LittleEndian.Uint64(b)) == through
 }
 
 // Install is the function Install for a member that runs: it ends this replica and

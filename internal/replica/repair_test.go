@@ -225,6 +225,30 @@ func TestDamagedEntriesTakeTurns(t *testing.T) {
 	}
 }
 
+// TestWhatIsDamagedHereIsLackedThere: a member asks for what is damaged here. It hears
+// what it can have, so that it asks others, or for a snapshot.
+func TestWhatIsDamagedHereIsLackedThere(t *testing.T) {
+	r, l := rotting(t, 3)
+	cfg := paxos.Defaults(1, func(int64) int64 { return 0 })
+	cfg.KeepBytes = 0
+	again, err := Open(l, 0, cfg, paxos.Time(3*time.Second)) // which has nothing in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := paxos.Time(4 * time.Second)
+	ask := paxos.Message{Kind: paxos.MsgAsk, From: 2, To: 1, First: 3}
+	again.Step(now, paxos.Event{Kind: paxos.EventMessage, Message: &ask})
+	var answers []paxos.Message
+	for _, m := range flush(t, again, now).Messages {
+		if m.Kind == paxos.MsgLearn && m.To == 2 {
+			answers = append(answers, m)
+		}
+	}
+	if len(answers) != 1 || len(answers[0].Entries) != 0 || answers[0].First != 4 || r.Core().Chosen() != 5 {
+		t.Fatalf("who asks for a damaged entry hears %+v", answers)
+	}
+}
+
 // TestOnlyWhatIsChosenMends: a deposed leader goes on proposing, at an instance that is
 // damaged here.
 func TestOnlyWhatIsChosenMends(t *testing.T) {

@@ -309,12 +309,13 @@ func (r *Replica) tell(i paxos.Instance) {
 // fetch answers with chosen entries from the log.
 func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 	m := paxos.Message{Kind: paxos.MsgLearn, From: r.self, To: f.To, First: f.First, Chosen: r.core.Chosen()}
-	size := int64(0)
+	size, oldest := int64(0), paxos.Instance(0)
 	for i := f.First; i <= f.Through && size < f.Limit; i++ {
 		e, err := readEntry(r.log, r.group, i)
 		if err != nil {
 			if bad := new(wal.CorruptError); errors.As(err, &bad) {
 				r.Repair(now, i)
+				oldest = i + 1
 			}
 			break // what is trimmed or damaged here must come from another member
 		}
@@ -325,8 +326,8 @@ func (r *Replica) fetch(now paxos.Time, f paxos.Fetch) {
 	if n := len(m.Entries); n > 0 {
 		through = m.Entries[n-1].Instance
 		r.out.Messages = append(r.out.Messages, m)
-	} else if first, _ := r.log.Bounds(r.group); paxos.Instance(first) > f.First {
-		m.First = paxos.Instance(first)
+	} else if first, _ := r.log.Bounds(r.group); max(oldest, paxos.Instance(first)) > f.First {
+		m.First = max(oldest, paxos.Instance(first)) // others may still have it, else a snapshot must do
 		r.out.Messages = append(r.out.Messages, m)
 	}
 	r.core.Step(now, paxos.Event{Kind: paxos.EventFetched, To: f.To, Through: through})

@@ -7,7 +7,8 @@
 // that loses, doubles, delays, reorders and parts, disks that take time to sync,
 // nodes that pause, crash and come back, an operator who moves leadership and
 // changes the membership, applications that forget the log and copy a snapshot from
-// each other when they lack what all have forgotten. All of it is drawn from one seed, so a schedule that
+// each other when they lack what all have forgotten. Disks run full, syncs fail, which
+// ends the process, and on one node of a schedule bits flip (disk.go). All of it is drawn from one seed, so a schedule that
 // goes wrong goes wrong again.
 //
 // The judges (judge.go, ledger.go) are apart from what drives: they see only what
@@ -32,6 +33,12 @@
 //
 //   - reads, of a leader under its lease and of anybody by read index, see all that
 //     was answered to anybody before them;
+//
+//   - what clients appended to lists, and saw of them, has an order that fits the true
+//     time (history.go; porcupine looks for it);
+//
+//   - what is repaired from others is what was chosen, and who may have lost a vote or a
+//     promise does not run;
 //
 //   - the log of a node begins no later than where the state of its application ends;
 //

@@ -90,6 +90,9 @@ func (j *judge) decide(n *node, e *paxos.Entry, sum uint64) {
 		j.w.fail("not-durable", "node %d declares instance %d chosen, which is on the disks of %d members, not %d", n.id, e.Instance, votes, quorum)
 	}
 	j.decisions = append(j.decisions, decision{sum: sum, kind: e.Kind, members: j.current})
+	if e.Kind == paxos.Normal {
+		j.w.history.decided(sum, e.Instance)
+	}
 	if e.Kind == paxos.Membership {
 		ms, err := paxos.DecodeMembers(e.Data)
 		if err != nil {
@@ -187,9 +190,15 @@ func (j *judge) membersFit(n *node, ms paxos.Members, when string) {
 // compareLogs checks all that the nodes have in their logs against the decisions.
 func (j *judge) compareLogs() {
 	for _, n := range j.w.nodes {
+		if n.gone {
+			continue
+		}
 		first, _ := n.log.Bounds(0)
 		for i := paxos.Instance(first); i <= n.declared; i++ {
 			e, err := n.rep.Read(i)
+			if err != nil && j.w.lostForGood(n, i) {
+				continue
+			}
 			if err != nil {
 				j.w.fail("logs-differ", "node %d cannot read instance %d: %v", n.id, i, err)
 			}

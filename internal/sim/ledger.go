@@ -150,8 +150,8 @@ func (l *ledger) lost() {
 }
 
 // reopened takes the log of a new life, and notes which of the doubtful entries
-// are there.
-func (l *ledger) reopened(log *wal.Log) {
+// are there. Those that are damaged must be chosen.
+func (l *ledger) reopened(log *wal.Log, rotten []paxos.Instance) {
 	l.log, l.written = log, paxos.Ballot{}
 	// What an opened log has is durable, marks that were in doubt included.
 	if b, ok := log.State(0, keyPromise); ok {
@@ -172,6 +172,12 @@ func (l *ledger) reopened(log *wal.Log) {
 	}
 	for i := first; i < uint64(len(l.copies)); i++ {
 		b, err := log.Read(0, i)
+		if bad := new(wal.CorruptError); errors.As(err, &bad) && slices.Contains(rotten, paxos.Instance(i)) {
+			if paxos.Instance(i) > l.chosen {
+				l.n.w.fail("durable-lost", "node %d runs although instance %d, of which only %d are known to be chosen, is damaged", l.n.id, i, l.chosen)
+			}
+			continue
+		}
 		if errors.Is(err, wal.ErrNotFound) {
 			if l.copies[i].ok {
 				l.n.w.fail("durable-lost", "node %d has lost instance %d, which was on its disk", l.n.id, i)

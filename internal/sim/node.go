@@ -59,6 +59,14 @@ type node struct {
 	burnt   bool // it has failed
 	able    bool
 
+	// Faults of the disk that do not end at once; see disk.go.
+	full    bool // the log waits for room
+	rotted  bool // bits have flipped
+	gone    bool // it lost what it may have promised or voted for, and will not run again
+	sick    bool // the next sync fails
+	failed  bool // a sync has failed: the process ends soon
+	waiting []reader
+
 	// The application.
 	app     snapshot // on its disk
 	seeking bool     // looks for a snapshot of another node, or copies it
@@ -69,7 +77,7 @@ type node struct {
 	lead     paxos.Leadership
 	lease    paxos.Time
 	declared paxos.Instance
-	reads    map[uint64]paxos.Instance // by token: what was answered to anybody when it was asked
+	reads    map[uint64]question // by token
 }
 
 func (n *node) now() paxos.Time { return n.clock.read(n.w.now) }
@@ -79,6 +87,9 @@ func (n *node) holdsLease() bool { return n.up && n.lease != 0 && n.now() < n.le
 var errPowerCut = errors.New("power cut")
 
 func (n *node) inject(op vfs.Op) vfs.Fault {
+	if n.sick && op.Kind == vfs.OpSync {
+		return n.failSync()
+	}
 	if n.fuse < 0 {
 		return vfs.Fault{}
 	}
@@ -90,18 +101,24 @@ func (n *node) inject(op vfs.Op) vfs.Fault {
 	return vfs.Fault{Err: errPowerCut}
 }
 
-// start opens the log and runs a replica on it.
+// start opens the log and runs a replica on it, if the disk lets it.
 func (n *node) start() {
 	w := n.w
-	n.fuse, n.burnt = -1, false
+	n.fuse, n.burnt, n.sick, n.failed = -1, false, false, false
 	log, err := wal.Open(wal.Options{
-		FS: &vfs.Faulty{FS: n.mem, Inject: n.inject}, Dir: "/log", SegmentSize: w.p.segment, Inline: true, Rand: randReader{w.rng},
+		FS: &vfs.Faulty{FS: n.mem, Inject: n.inject}, Dir: "/log", SegmentSize: w.p.segment, Inline: true, Salvage: true, Rand: randReader{w.rng},
 	})
 	if err != nil {
-		w.fail("restart", "node %d cannot open its log: %v", n.id, err)
+		n.cannotStart("open its log", err)
+		return
+	}
+	rotten, err := replica.Assess(log, 0, log.Damages())
+	if err != nil {
+		n.cannotStart("run on its log", err)
+		return
 	}
 	n.log = log
-	n.disk.reopened(log)
+	n.disk.reopened(log, rotten)
 	if n.index == 0 && n.life == 0 {
 		if err := replica.Bootstrap(&n.disk, 0, n.id, w.judge.members[0]); err != nil {
 			w.fail("restart", "bootstrap: %v", err)
@@ -110,15 +127,23 @@ func (n *node) start() {
 			w.fail("restart", "bootstrap: %v", err)
 		}
 	}
-	n.complete()
+	if err := n.complete(); err != nil {
+		n.cannotStart("complete a snapshot", err)
+		return
+	}
 	rep, err := replica.Open(&n.disk, 0, w.config(n.id), n.now())
 	if err != nil {
-		w.fail("restart", "node %d cannot start: %v", n.id, err)
+		n.cannotStart("start", err)
+		return
+	}
+	for _, i := range rotten {
+		rep.Repair(n.now(), i)
 	}
 	n.rep, n.up = rep, true
+	n.waiting = nil
 	n.urgent, n.seeking, n.brought = nil, false, nil
 	n.inbox, n.cmds, n.queue, n.ticked, n.turning, n.syncing, n.kicked, n.durable = nil, nil, nil, false, false, false, false, 0
-	n.lead, n.lease, n.reads = paxos.Leadership{}, 0, map[uint64]paxos.Instance{}
+	n.lead, n.lease, n.reads = paxos.Leadership{}, 0, map[uint64]question{}
 	w.judge.restarted(n, rep)
 	n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: n.able})
 	w.queue.push(item{at: w.now + moment(w.between(0, w.p.tick)), kind: itemTick, node: n.index, life: n.life})
@@ -139,7 +164,7 @@ func (n *node) stop(power bool) {
 	} else {
 		n.mem.Kill()
 	}
-	n.up, n.paused, n.rep = false, false, nil
+	n.up, n.paused, n.full, n.rep = false, false, false, nil
 	n.life++
 	n.lease = 0
 }
@@ -221,7 +246,8 @@ func (n *node) turn() {
 	more := n.propose(now)
 	out, err := n.rep.Flush(now)
 	if err != nil {
-		n.w.fail("log-error", "node %d: %v", n.id, err)
+		n.logFailed(err)
+		return
 	}
 	n.publish(&out)
 	if out.Sync {
@@ -247,7 +273,7 @@ const maxTurn = 16
 
 func (n *node) propose(now paxos.Time) (more bool) {
 	for range maxTurn {
-		if len(n.queue) == 0 || !n.rep.Room() {
+		if len(n.queue) == 0 || n.full || !n.rep.Room() {
 			return false
 		}
 		p := n.queue[0]
@@ -257,6 +283,7 @@ func (n *node) propose(now paxos.Time) (more bool) {
 				n.w.tracef("n%d tells value %d: instance %d, %v", n.id, p.id, i, err)
 			}
 			n.w.judge.told(n, p.id, i, err)
+			n.w.history.told(n.w, p.id, err)
 		})
 	}
 	return true
@@ -282,8 +309,12 @@ func (n *node) publish(out *replica.Output) {
 	if out.Members != nil {
 		n.w.judge.membersFit(n, *out.Members, "now")
 	}
+	for _, i := range out.Mended {
+		n.w.judge.mended(n, i)
+	}
 	n.w.judge.lease(n)
 	n.readHere()
+	n.readOn()
 }
 
 // sync starts a sync, or notes that one is needed after the one that runs. The
@@ -306,17 +337,16 @@ func (n *node) sync() {
 	w.queue.push(it)
 }
 
-func (n *node) carrySync() wal.LSN {
-	lsn, err := n.log.Sync()
-	if err != nil {
-		n.w.fail("log-error", "node %d cannot sync: %v", n.id, err)
-	}
-	return lsn
-}
-
 func (n *node) synced(lsn wal.LSN) {
 	if lsn == 0 {
 		lsn = n.carrySync()
+	}
+	if n.failed {
+		return
+	}
+	if n.full {
+		n.w.queue.push(item{at: n.w.now + moment(noSpacePause), kind: itemSynced, node: n.index, life: n.life})
+		return
 	}
 	n.durable = max(n.durable, lsn)
 	n.syncing = false

@@ -31,6 +31,7 @@ type profile struct {
 	turn                    int  // bytes of entries that a turn takes; 0: no limit
 	forget                  bool // nodes trim what others may lack
 	reads                   bool // nodes ask for read indexes
+	rot                     bool // bits flip on the disk of one node
 	codec                   bool // messages are encoded and decoded on their way
 	length                  time.Duration
 	every                   time.Duration // mean time between troubles
@@ -49,10 +50,12 @@ func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))
 // Reshuffle says which seeds change the membership all the time: its multiples.
 // Those of Forget, other than that, are about snapshots: nodes are away for long and
 // the others forget the log. In those of Reads nodes ask for read indexes.
+// Those of Disk are about disks: bits flip, space runs out, syncs fail.
 const (
 	Reshuffle = 6
 	Forget    = 5
 	Reads     = 7
+	Disk      = 4
 )
 
 // draw makes a profile. Most have some trouble of each kind; some have one kind
@@ -92,13 +95,34 @@ func draw(seed uint64, rng *rand.Rand) profile {
 	}
 	p.weights[troubleHealNet] += 2
 	p.reads = seed%Reads == 0
+	if p.rot = rng.IntN(4) == 0; !p.rot {
+		p.weights[troubleRot] = 0
+	}
 	switch {
 	case seed%Reshuffle == 0:
 		p.makeReshuffle(rng)
 	case seed%Forget == 0:
 		p.makeForget(rng)
+	case seed%Disk == 0:
+		p.makeDisk(rng)
 	}
 	return p
+}
+
+// makeDisk makes a schedule of failing disks, with the restarts that tell.
+func (p *profile) makeDisk(rng *rand.Rand) {
+	p.rot = rng.IntN(2) == 0
+	p.loss, p.keep = oneOf(rng, 0, 0.01), oneOf[int64](rng, 0, 0, 500)
+	p.forget = rng.IntN(4) == 0
+	p.weights = [troubles]int{
+		troubleRot: 12, troubleFull: 8, troubleSyncError: 8, troubleCrash: 6, troubleRestart: 6, troubleCrashLeader: 2, troubleTrim: 3,
+		troubleHealNet: 4, troublePartition: 2, troubleIsolateLeader: 2, troubleTransfer: 2, troubleMembers: 2, troublePause: 1,
+	}
+	if !p.rot {
+		p.weights[troubleRot] = 0
+	}
+	p.every = oneOf(rng, 40*time.Millisecond, 80*time.Millisecond, 200*time.Millisecond)
+	p.length = between(rng, 2*time.Second, 6*time.Second)
 }
 
 // makeForget makes a schedule in which all nodes forget their logs as soon as they

@@ -20,6 +20,8 @@ const (
 	itemJudge
 	itemAmbush
 	itemSeek
+	itemEnd  // of a process whose disk has failed
+	itemRoom // on a full disk
 	itemCopied
 )
 

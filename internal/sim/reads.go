@@ -17,7 +17,7 @@ func (w *world) ask() {
 			continue
 		}
 		w.reads++
-		n.reads[w.reads] = w.judge.answered
+		n.reads[w.reads] = question{w.now, w.judge.answered}
 		n.command(paxos.Event{Kind: paxos.EventReadIndex, Token: w.reads})
 	}
 }
@@ -30,13 +30,43 @@ func (n *node) read(r paxos.ReadIndex) {
 		return
 	}
 	delete(n.reads, r.Token)
-	n.w.judge.read(n, began, r.Instance, "by read index")
+	n.w.judge.read(n, began.answered, r.Instance, "by read index")
+	n.waiting = append(n.waiting, reader{began.at, r.Instance})
+	n.readOn()
+}
+
+// question is what was so when a read began.
+type question struct {
+	at       moment
+	answered paxos.Instance // newest instance that somebody outside knew of
+}
+
+// reader waits until the state of its node has everything through an instance.
+type reader struct {
+	began moment
+	index paxos.Instance
+}
+
+// readOn ends the reads that the state of the node suffices for.
+func (n *node) readOn() {
+	rest := n.waiting[:0]
+	for _, r := range n.waiting {
+		if n.declared < r.index {
+			rest = append(rest, r)
+			continue
+		}
+		n.w.history.saw(n.w, n, r.began, n.declared)
+	}
+	n.waiting = rest
 }
 
 // readHere reads the own state under the own lease.
 func (n *node) readHere() {
 	if n.holdsLease() && n.lead.Ready {
 		n.w.judge.read(n, n.w.judge.answered, n.declared, "under its lease")
+		if n.w.history.on && n.w.rng.IntN(16) == 0 {
+			n.w.history.saw(n.w, n, n.w.now, n.declared)
+		}
 	}
 }
 

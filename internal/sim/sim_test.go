@@ -39,7 +39,8 @@ func TestFixedSeeds(t *testing.T) {
 		sum.Add(check(t, seed+1))
 	}
 	// A simulator that does nothing finds nothing.
-	if sum.Chosen < 5000 || sum.Told < 4000 || sum.Terms < 200 || sum.Crashes < 500 || sum.Members < 100 || sum.Snapshots < 30 || sum.Refused < 5 {
+	if sum.Chosen < 5000 || sum.Told < 4000 || sum.Terms < 200 || sum.Crashes < 500 || sum.Members < 100 || sum.Snapshots < 30 || sum.Refused < 5 ||
+		sum.Flips < 50 || sum.Mended < 3 || sum.Gone < 3 || sum.Full < 20 || sum.SyncFails < 20 || sum.Ops < 1000 {
 		t.Errorf("the schedules are too tame: %+v", sum)
 	}
 	t.Logf("%+v", sum)

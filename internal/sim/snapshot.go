@@ -6,6 +6,7 @@ import (
 
 	"github.com/phxsql/phxsql/internal/replica"
 	"github.com/phxsql/phxsql/paxos"
+	"github.com/phxsql/phxsql/wal"
 )
 
 // snapshot stands for the application's state through an instance.
@@ -107,8 +108,11 @@ func (n *node) install(now paxos.Time) (alive bool) {
 	case n.burnt:
 		w.crashFor(n, true, w.between(0, 300*time.Millisecond))
 		return false
+	case errors.Is(err, wal.ErrNoSpace):
+		return true // it is brought again
 	case err != nil:
-		w.fail("log-error", "node %d cannot install a snapshot: %v", n.id, err)
+		n.logFailed(err)
+		return false
 	}
 	w.stats.Snapshots++
 	n.rep = r
@@ -126,17 +130,15 @@ func (n *node) install(now paxos.Time) (alive bool) {
 
 // complete finishes an installation that a crash has interrupted: the application
 // has the snapshot, the log does not know.
-func (n *node) complete() {
+func (n *node) complete() error {
 	st, err := replica.Recover(&n.disk, 0)
-	if err != nil {
-		n.w.fail("restart", "node %d: %v", n.id, err)
-	}
-	if st.Chosen >= n.app.through {
-		return
+	if err != nil || st.Chosen >= n.app.through {
+		return err
 	}
 	if err := replica.Install(&n.disk, 0, n.app.through, n.app.members); err != nil {
-		n.w.fail("restart", "node %d cannot complete a snapshot: %v", n.id, err)
+		return err
 	}
 	n.disk.settle()
 	n.w.stats.Snapshots++
+	return nil
 }

@@ -26,6 +26,9 @@ const (
 	troubleRestart // the process ends and starts at once
 	troubleIsolateLeader
 	troubleDuel
+	troubleRot
+	troubleFull
+	troubleSyncError
 	troubles
 )
 
@@ -86,6 +89,12 @@ func (w *world) trouble() {
 		n.clock.setRate(w.now, w.rate())
 	case troubleTrim:
 		w.trim(n)
+	case troubleRot:
+		w.rotBit()
+	case troubleFull:
+		w.fill(n)
+	case troubleSyncError:
+		n.sick = n.up
 	}
 	if w.tracing {
 		w.tracef("-- trouble %d around n%d; cut %v", kind, n.id, w.cut)
@@ -229,7 +238,7 @@ func (w *world) restart(n *node) {
 		w.tracef("-- n%d starts", n.id)
 	}
 	n.start()
-	if w.tracing {
+	if w.tracing && n.up {
 		w.tracef("-- n%d remembers promise %v, chosen %d, members %s", n.id, n.rep.Core().Promised(), n.declared, n.rep.Core().Members().Encode())
 	}
 }
@@ -275,7 +284,7 @@ func (w *world) changeMembers() {
 			voters++
 		}
 	}
-	if voters < 2 || ms.Check() != nil {
+	if voters < 2 || ms.Check() != nil || !w.survivable(ms) {
 		return
 	}
 	w.judge.wanted[sumOf(paxos.Membership, ms.Encode())] = true
@@ -365,8 +374,9 @@ func (w *world) heal() {
 	w.calm, w.duel = true, nil
 	w.cut = [8][8]bool{}
 	for _, n := range w.nodes {
-		n.paused = false
-		if !n.up {
+		n.paused, n.sick = false, false
+		n.mem.SetFreeSpace(-1)
+		if !n.up && !n.gone {
 			w.restart(n)
 		}
 		n.able = true
@@ -389,7 +399,7 @@ func (f *final) look(w *world) {
 	if f.asked != 0 {
 		at := w.judge.values[f.asked].told
 		if at != 0 {
-			f.done = w.allKnow(at)
+			f.done = w.allKnow(at) && w.allMended()
 			return
 		}
 		if n := w.leader(); n != nil && n.lead.Term.Round == f.sum {
@@ -404,6 +414,7 @@ func (f *final) look(w *world) {
 		b := w.judge.value(10)
 		f.asked = sumOf(paxos.Normal, b)
 		n.queue = append(n.queue, proposal{f.asked, b})
+		w.history.proposed(w, n, f.asked)
 	}
 	f.sum = n.lead.Term.Round
 	n.wake()
@@ -411,7 +422,7 @@ func (f *final) look(w *world) {
 
 func (w *world) allKnow(i paxos.Instance) bool {
 	for _, m := range w.judge.members[w.judge.current].List {
-		if w.node(m.ID).declared < i {
+		if n := w.node(m.ID); n.declared < i && !n.gone {
 			return false
 		}
 	}

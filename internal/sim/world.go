@@ -39,6 +39,13 @@ type Stats struct {
 	Reads     int // linearizable reads, under the own lease and by read index
 	Snapshots int // installed
 	Refused   int // snapshots that were too old
+	Flips     int // bits flipped on disks
+	Mended    int // damaged entries repaired from others
+	Gone      int // nodes that refused to run on what was left of their logs
+	Full      int // disks that ran out of space
+	SyncFails int // syncs that failed
+	Histories int // judged by porcupine
+	Ops       int // in them
 }
 
 // Add adds the counts of another run.
@@ -53,6 +60,13 @@ func (s *Stats) Add(o Stats) {
 	s.Reads += o.Reads
 	s.Snapshots += o.Snapshots
 	s.Refused += o.Refused
+	s.Flips += o.Flips
+	s.Mended += o.Mended
+	s.Gone += o.Gone
+	s.Full += o.Full
+	s.SyncFails += o.SyncFails
+	s.Histories += o.Histories
+	s.Ops += o.Ops
 }
 
 // maxSteps ends a schedule that makes steps without end.
@@ -74,6 +88,9 @@ type world struct {
 	calm  bool
 	reads uint64 // questions for a read index
 	truce moment // no trouble before
+
+	victim  *node // whose disk rots
+	history history
 
 	duel  *node         // the leader that a duel waits for
 	asked paxos.Members // the membership that was asked for last
@@ -108,6 +125,7 @@ func run(seed uint64, tracing bool) (Stats, *Violation) {
 	w := newWorld(seed, tracing)
 	return w.play(func() {
 		w.p = draw(seed, w.rng)
+		w.history.begin(w.p.reads)
 		w.build(w.firstMembers())
 		w.later(w.between(0, time.Second), itemPropose)
 		w.later(w.between(0, w.p.every*2), itemTrouble)
@@ -139,6 +157,7 @@ func (w *world) play(begin func()) (stats Stats, v *Violation) {
 		w.next()
 	}
 	w.judge.compareLogs()
+	w.history.judge(w)
 	w.stats.Schedules = 1
 	w.stats.Members = len(w.judge.members) - 1
 	return w.stats, nil
@@ -207,6 +226,7 @@ func (w *world) build(first paxos.Members) {
 		n.clock = clock{base: paxos.Time(w.between(time.Second, time.Hour)), rate: w.rate()}
 		w.nodes = append(w.nodes, n)
 	}
+	w.victim = w.nodes[w.rng.IntN(w.p.members)]
 	for _, n := range w.nodes {
 		n.start()
 	}
@@ -263,9 +283,12 @@ func (w *world) step(it *item) {
 		w.final.look(w)
 		return
 	case itemRestart:
-		if n := w.nodes[it.node]; n.life == it.life && !n.up {
+		if n := w.nodes[it.node]; n.life == it.life && !n.up && !n.gone {
 			w.restart(n)
 		}
+		return
+	case itemRoom:
+		w.nodes[it.node].mem.SetFreeSpace(-1)
 		return
 	}
 	n := w.nodes[it.node]
@@ -294,6 +317,8 @@ func (w *world) step(it *item) {
 	case itemResume:
 		n.paused = false
 		n.wake()
+	case itemEnd:
+		n.end()
 	}
 }
 
@@ -360,6 +385,7 @@ func (w *world) give(n *node) {
 	for range 1 + w.rng.IntN(12) {
 		b := w.judge.value(w.rng.IntN(120))
 		n.queue = append(n.queue, proposal{sumOf(paxos.Normal, b), b})
+		w.history.proposed(w, n, sumOf(paxos.Normal, b))
 	}
 	n.wake()
 }

@@ -11,6 +11,9 @@ const (
 	read     = "paxos/read.go"
 	recovery = "internal/replica/recover.go"
 	replica  = "internal/replica/replica.go"
+	repair   = "internal/replica/repair.go"
+	walSync  = "wal/sync.go"
+	walOpen  = "wal/recover.go"
 )
 
 // All lists the mutants: the classics, the violations found in other libraries,
@@ -85,7 +88,36 @@ func forget(log Log, group wal.Group) {
 	{Name: "old-snapshot", Test: "TestAnOldSnapshotIsRefused", Why: "a member that has learned more meanwhile goes back to a snapshot", File: recovery,
 		Old: `chosen >= through || r.core.`, New: `r.core.`},
 	{Name: "trimmed-not-told", Every: sim.Forget, Why: "who asks for what is trimmed gets no answer", File: replica,
-		Old: `paxos.Instance(first) > f.First {`, New: `paxos.Instance(first) > f.First && f.To == 0 {`},
+		Old: `max(oldest, paxos.Instance(first)) > f.First {`, New: `oldest > f.First {`},
+
+	{Name: "failed-sync-counts", Every: sim.Disk, Why: "a sync that fails is tried again, and the second success counts", File: walSync,
+		Old: `	if err := seg.file.Sync(); err != nil {`, New: `	if err := seg.file.Sync(); err != nil && seg.file.Sync() != nil {`},
+	{Name: "tail-not-rewritten", Every: sim.Disk, Why: "a new process takes for durable what it reads behind a failed sync", File: walOpen,
+		Old: `		if s == r.lastSeg {`, New: `		if s == nil {`},
+	{Name: "no-space-is-success", Every: sim.Disk, Why: "what there was no room for counts as written", File: walSync,
+		Old: `			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}`, New: `			return nil
+		}`},
+	{Name: "damaged-vote-ignored", Every: sim.Disk, Why: "a member runs although the log has lost what it may have voted for", File: repair,
+		Old: ` && paxos.Instance(d.Record.Index) <= st.Chosen:`, New: `:`},
+	{Name: "damaged-promise-ignored", Every: sim.Disk, Why: "a member runs although the log has lost its promise", File: repair,
+		Old: `d.Record.Kind == 0 ||`, New: `d.Record.Kind != wal.KindEntry ||`},
+	{Name: "unknown-damage-ignored", Every: sim.Disk, Why: "a member runs although nobody can tell what its log has lost", File: repair,
+		Old: `		default:
+			return nil, refuse(`, New: `		case !d.Known:
+		default:
+			return nil, refuse(`},
+	{Name: "older-record-counts", Every: sim.Disk, Why: "where the newest record of an entry is damaged, the one before it counts", File: walOpen,
+		Old: `		r.apply(seg, foundRecord{head: f.head, off: f.off})
+`, New: ``},
+	{Name: "damage-not-repaired", Every: sim.Disk, Why: "damaged entries are not asked for", File: repair,
+		Old: `		r.rotten[i] = true
+`, New: ``},
+	{Name: "damage-hides-the-log", Test: "TestWhatIsDamagedHereIsLackedThere", Why: "who asks for what is damaged at the leader gets no answer", File: replica,
+		Old: `				oldest = i + 1
+`, New: ``},
+	{Name: "proposals-mend", Test: "TestOnlyWhatIsChosenMends", Why: "a damaged entry is repaired from a proposal, which need not be chosen", File: repair,
+		Old: `ev.Message.Kind == paxos.MsgLearn && `, New: ``},
 
 	{Name: "lowest-ballot", Why: "phase 1 adopts the value of the lowest ballot", File: proposer,
 		Old: `case c.try.found[k].Ballot.Less(e.Ballot):`, New: `case e.Ballot.Less(c.try.found[k].Ballot):`},

@@ -30,8 +30,8 @@ type Mutant struct {
 	// Classic marks the faults that every run of the tests must find. Their texts
 	// are whole statements, so that they can share a program (see Together).
 	Classic bool
-	// Every hunts with the multiples of sim.Reshuffle or sim.Forget, whose schedules
-	// have what the fault needs; 0 takes all seeds.
+	// Every hunts with the multiples of sim.Reshuffle, sim.Forget, sim.Reads or sim.Disk,
+	// whose schedules have what the fault needs; 0 takes all seeds.
 	Every uint64
 	// Scenario names the script of package sim that ends in the harm that the fault
 	// does.
@@ -143,6 +143,10 @@ func (m Mutant) By() string {
 		return "seeds of changing members"
 	case m.Every == sim.Forget:
 		return "seeds of snapshots"
+	case m.Every == sim.Reads:
+		return "seeds of reads"
+	case m.Every == sim.Disk:
+		return "seeds of failing disks"
 	}
 	return "seeds"
 }

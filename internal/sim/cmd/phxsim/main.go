@@ -62,8 +62,8 @@ func main() {
 		}
 	}
 	took := time.Since(start)
-	fmt.Printf("phxsim: %d schedules from seed %d in %v (%.0f/s), %d steps, %d instances chosen, %d proposers told, %d terms, %d crashes, %d memberships, %d snapshots (%d refused), %d failures\n",
-		sum.Schedules, *seed, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), sum.Steps, sum.Chosen, sum.Told, sum.Terms, sum.Crashes, sum.Members, sum.Snapshots, sum.Refused, failures)
+	fmt.Printf("phxsim: %d schedules from seed %d in %v (%.0f/s), %d steps, %d instances chosen, %d proposers told, %d terms, %d crashes, %d memberships, %d snapshots (%d refused), %d full disks, %d failed syncs, %d flipped bits (%d entries repaired, %d nodes lost), %d operations in %d histories, %d failures\n",
+		sum.Schedules, *seed, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), sum.Steps, sum.Chosen, sum.Told, sum.Terms, sum.Crashes, sum.Members, sum.Snapshots, sum.Refused, sum.Full, sum.SyncFails, sum.Flips, sum.Mended, sum.Gone, sum.Ops, sum.Histories, failures)
 	if failures > 0 {
 		pprof.StopCPUProfile()
 		os.Exit(1)
