@@ -146,6 +146,7 @@ func (l *lists) Judge(ctx context.Context) (Finding, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := Finding{Load: l.at.name}
+	told := ""
 	for i, p := range l.site.Target.Ports() {
 		final, err := l.final(ctx, p)
 		if err != nil {
@@ -158,11 +159,17 @@ func (l *lists) Judge(ctx context.Context) (Finding, error) {
 				f.Noted = append(f.Noted, "MySQL's own at "+l.at.level.String()+": "+r.Names(r.Allowed))
 			}
 		}
-		if len(r.Forbidden) > 0 {
-			f.Wrong = append(f.Wrong, fmt.Sprintf("node %d: %s", p.Node, r.Names(r.Forbidden)))
+		if len(r.Forbidden) == 0 {
+			continue
 		}
+		names := r.Names(r.Forbidden)
+		f.Wrong = append(f.Wrong, fmt.Sprintf("by the lists of node %d: %s", p.Node, names))
+		if names == told {
+			continue // as on the node before; members that differ are found by Cluster.Compare
+		}
+		told = names
 		for _, a := range r.Forbidden {
-			f.Wrong = append(f.Wrong, fmt.Sprintf("node %d: %s: %s", p.Node, a.Name, a.Text))
+			f.Wrong = append(f.Wrong, a.Name+": "+a.Text)
 		}
 	}
 	return f, nil
