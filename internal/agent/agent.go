@@ -289,7 +289,7 @@ func (a *Agent) buildPorts() error {
 	}
 	a.loop.restored = a.db.Unproved()
 	a.loop.early = a.loop.restored
-	a.loop.diskFull = a.host.DiskFull
+	a.loop.diskFull, a.loop.expelled = a.host.DiskFull, a.expelled
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role
 	a.loop.told = a.toldOf()

@@ -52,6 +52,9 @@ type loop struct {
 	// wanted is the role that a node on its way into a cluster will have; nil or 0: it
 	// is on no way.
 	wanted func() paxos.Role
+	// expelled reports that the others say that this node is no member any more: it
+	// was removed while it was down. May be nil.
+	expelled func() bool
 
 	inbox chan func()
 	done  chan struct{}

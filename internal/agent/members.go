@@ -151,6 +151,19 @@ func (a *Agent) unreachable(id paxos.NodeID) api.Problem {
 	return p
 }
 
+// expelled reports that other members refuse this node because it is no member any
+// more, and none takes it in.
+func (a *Agent) expelled() bool {
+	out := false
+	for _, p := range a.transport.Status().Peers {
+		if p.Connected || p.Accepted {
+			return false
+		}
+		out = out || p.Reason == transport.Reason(transport.ErrNotMember) && time.Since(p.LastErrorAt) < refusedFor
+	}
+	return out
+}
+
 // lostLogHint is what to do about a member that has lost its log. It must not
 // vote with another one: it has forgotten what it promised.
 const lostLogHint = "bring its old data directory back; without it this member cannot take part any more"

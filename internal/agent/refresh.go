@@ -20,6 +20,7 @@ func (l *loop) refresh(now time.Time) {
 	if !ok && l.wanted != nil {
 		v.Role = l.wanted()
 	}
+	v.Removed = !ok && v.Role == 0 && !l.cons.Members().Blank() || ok && v.Lead.Leader == 0 && l.expelled != nil && l.expelled()
 	l.refreshLead()
 	l.refreshEpoch()
 	l.refreshPeers()

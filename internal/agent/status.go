@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
@@ -57,6 +59,8 @@ func (s *snapshot) news() news {
 func (s *snapshot) state() api.State {
 	v := &s.view
 	switch {
+	case v.Removed:
+		return api.StateRemoved
 	case v.Engine.Errant != "" || v.Engine.State == cluster.EngineCrashed && v.Engine.Crashes > 1:
 		return api.StateFaulty
 	case !v.Member && v.Role != 0:
@@ -157,11 +161,15 @@ func (a *Agent) Status(context.Context) (api.Status, error) {
 		return st, nil
 	}
 	master := false
+	if _, ok := members.Find(a.cfg.Node.ID); !ok { // removed, or on its way
+		st.Members = append(st.Members, a.member())
+	}
 	for _, m := range members.List {
 		ms := a.memberStatus(m, now)
 		master = master || ms.Master
 		st.Members = append(st.Members, ms)
 	}
+	slices.SortFunc(st.Members, func(x, y api.MemberStatus) int { return cmp.Compare(x.ID, y.ID) })
 	if !master {
 		st.Problems = append(st.Problems, api.Problem{
 			Name: "no_master", Reason: "no member takes writes now",

@@ -41,6 +41,7 @@ type State string
 const (
 	StateBlank     State = "blank"     // belongs to no cluster yet; waits for init
 	StateJoining   State = "joining"   // on its way into a cluster
+	StateRemoved   State = "removed"   // was a member, and is none any more
 	StateWitness   State = "witness"   // votes and keeps the log; has no server
 	StateStarting  State = "starting"  // the agent or its mysqld is coming up
 	StateFollower  State = "follower"  // replicates

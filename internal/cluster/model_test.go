@@ -132,6 +132,8 @@ func (m *model) set(key string, vals []string) error {
 		v.Self = paxos.NodeID(n)
 	case "member":
 		v.Member, v.Role = yes, paxos.Voter
+	case "removed":
+		v.Member, v.Role, v.Removed = false, 0, true
 	case "role":
 		v.Member, v.Role = true, map[string]paxos.Role{"voter": paxos.Voter, "witness": paxos.Witness, "learner": paxos.Learner}[val]
 	case "leader":

@@ -22,6 +22,9 @@ func (v *View) problems() []Problem {
 	add := func(name, reason, hint string) { ps = append(ps, Problem{Name: name, Reason: reason, Hint: hint}) }
 	e := v.Engine
 	switch {
+	case v.Removed:
+		add("removed", "this node was removed from the cluster", "stop it; what it holds may be deleted when the cluster is well. It can come back only as a new node: "+
+			"another node.id, an empty data directory, 'phxsql join'")
 	case !v.Member && v.Role != 0:
 		add("joining", "this node is on its way into the cluster", "it goes on by itself")
 	case !v.Member:
@@ -42,7 +45,7 @@ func (v *View) problems() []Problem {
 	if v.Failed.Times > 0 {
 		add("step_failing", fmt.Sprintf("%s failed %d times: %s", v.Failed.Action, v.Failed.Times, v.Failed.Reason), "it is tried again by itself")
 	}
-	if v.Member && v.Lead.Leader == 0 {
+	if v.Member && !v.Removed && v.Lead.Leader == 0 {
 		add("no_leader", "no member leads", "a majority of the members must be up and reach each other")
 	}
 	if v.Lead.Self && v.Lead.Lapsed > 0 && !v.Lead.Lease {

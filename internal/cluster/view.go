@@ -12,6 +12,8 @@ type View struct {
 	Self   paxos.NodeID
 	Member bool       // the membership in the log names this node
 	Role   paxos.Role // meaningful only for a member
+	// Removed says that this node was a member and is none any more.
+	Removed bool
 
 	Lead   Lead
 	Epoch  Epoch
