@@ -108,7 +108,7 @@ type EventKind uint8
 
 // The kinds of events, with the fields that count.
 const (
-	EventTick      EventKind = 1 // time passed; at least ten times per Heartbeat
+	EventTick      EventKind = 1 // time passed; see Deadline
 	EventMessage   EventKind = 2 // Message
 	EventPropose   EventKind = 3 // Data; only when Room is true
 	EventMembers   EventKind = 4 // Members: propose this membership
@@ -147,11 +147,12 @@ func (p phase) String() string {
 
 // Core is one member of one group. It is not safe for concurrent use.
 type Core struct {
-	cfg  Config
-	now  Time
-	eff  Effects
-	able bool
-	lag  time.Duration // Event.Delay of the candidacy
+	cfg      Config
+	now      Time
+	eff      Effects
+	able     bool
+	lag      time.Duration // Event.Delay of the candidacy
+	tickedAt Time          // the newest tick
 
 	// What every member knows.
 	members  Members
@@ -334,6 +335,7 @@ func (c *Core) trim() {
 }
 
 func (c *Core) tick() {
+	c.tickedAt = c.now
 	if c.chosen > c.recorded && len(c.eff.Records) == 0 {
 		c.recordChosen()
 	}
@@ -343,6 +345,34 @@ func (c *Core) tick() {
 	default:
 		c.tickFollower()
 	}
+}
+
+// Deadline is when the next tick is due: not before a tenth of a heartbeat has passed
+// since the last one, at the latest after a heartbeat. It moves with each event. A tick
+// that comes earlier does no harm, one that comes later holds up heartbeats or an
+// election.
+func (c *Core) Deadline() Time {
+	at := c.tickedAt.Add(c.cfg.Heartbeat)
+	soon := func(t Time) { at = min(at, t) }
+	switch {
+	case c.phase != leading:
+		soon(max(c.campaignAt, c.leaseEnd, c.barred))
+	case c.lead.raising:
+		soon(c.try.sentAt.Add(2 * c.cfg.Heartbeat))
+	default:
+		soon(c.lead.renewed.Add(c.cfg.Heartbeat))
+		for i := range c.lead.peers {
+			p := &c.lead.peers[i]
+			switch {
+			case p.id == c.cfg.Self:
+			case p.told < c.chosen && !p.probing:
+				soon(c.now)
+			default:
+				soon(p.lastSend.Add(c.cfg.Heartbeat))
+			}
+		}
+	}
+	return max(at, c.tickedAt.Add(c.cfg.Heartbeat/10))
 }
 
 func (c *Core) free(m Message) {

@@ -22,7 +22,7 @@ func (s sent) Send(_ paxos.NodeID, _ paxos.Group, msgs []paxos.Message) {
 
 func (s sent) wait(t *testing.T, match func(paxos.Message) bool) paxos.Message {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	for {
 		select {
 		case m := <-s:
@@ -50,7 +50,8 @@ func TestMessagesAreDatedAfterTheyCame(t *testing.T) {
 	now.Store(int64(time.Hour))
 	var mu sync.Mutex
 	var once func()
-	clock := func() paxos.Time {
+	plain := func() paxos.Time { return paxos.Time(now.Load()) }
+	clock := func() paxos.Time { // of turns
 		at := paxos.Time(now.Load())
 		mu.Lock()
 		f := once
@@ -62,7 +63,7 @@ func TestMessagesAreDatedAfterTheyCame(t *testing.T) {
 		return at
 	}
 	out := make(sent, 1000)
-	h := New(Options{Log: l, Sender: out, Logger: slog.New(slog.DiscardHandler), Clock: clock})
+	h := New(Options{Log: l, Sender: out, Logger: slog.New(slog.DiscardHandler), Clock: clock, tickClock: plain})
 	defer h.Close()
 	cfg := paxos.Defaults(2, func(int64) int64 { return 0 })
 	if _, err := h.Start(0, cfg); err != nil {

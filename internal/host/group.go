@@ -31,10 +31,11 @@ type Group struct {
 	rep  *replica.Replica // guarded by turning
 
 	signal  chan struct{}
-	turning sync.Mutex  // held during a turn
-	over    bool        // no more turns; guarded by turning
-	work    atomic.Bool // something came in after the last turn had begun
-	owes    atomic.Bool // a sync of the log lets this group go on
+	turning sync.Mutex   // held during a turn
+	over    bool         // no more turns; guarded by turning
+	work    atomic.Bool  // something came in after the last turn had begun
+	owes    atomic.Bool  // a sync of the log lets this group go on
+	due     atomic.Int64 // when the next tick is
 
 	mu       sync.Mutex // guards the inbox
 	inbox    []paxos.Message
@@ -240,6 +241,9 @@ func (g *Group) turn() error {
 		g.work.Store(true)
 	}
 	g.owes.Store(g.rep.Owes())
+	due := g.rep.Deadline()
+	g.due.Store(int64(due))
+	g.host.retime(due)
 	clear(in.msgs)
 	g.mu.Lock()
 	g.spare = in.msgs[:0]

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,10 +58,15 @@ type Options struct {
 	// for good: the process must stop, for only a new start can tell what is
 	// durable.
 	Failed func(error)
+
+	tickClock func() paxos.Time // of the ticker; default Clock
 }
 
 const (
-	tickEvery = 10 * time.Millisecond
+	// A ticker sleeps until the first group is due, but no less than minSleep and no
+	// more than maxSleep.
+	minSleep = 2 * time.Millisecond
+	maxSleep = 100 * time.Millisecond
 	// noSpacePause is the wait before a sync is tried again on a full disk.
 	noSpacePause = 250 * time.Millisecond
 )
@@ -71,6 +77,8 @@ type Host struct {
 	groups sync.Map // paxos.Group -> *Group
 
 	kick   chan struct{} // asks the syncer for a sync
+	rouse  chan struct{} // asks the ticker to look again
+	sleeps atomic.Int64  // until when the ticker sleeps
 	stop   chan struct{}
 	wg     sync.WaitGroup
 	once   sync.Once
@@ -86,7 +94,10 @@ func New(opt Options) *Host {
 	if opt.RecentBytes <= 0 {
 		opt.RecentBytes = defaultRecent
 	}
-	h := &Host{opt: opt, kick: make(chan struct{}, 1), stop: make(chan struct{})}
+	if opt.tickClock == nil {
+		opt.tickClock = opt.Clock
+	}
+	h := &Host{opt: opt, kick: make(chan struct{}, 1), rouse: make(chan struct{}, 1), stop: make(chan struct{})}
 	h.wg.Add(2)
 	go h.syncer()
 	go h.ticker()
@@ -121,6 +132,7 @@ func (h *Host) StartObserved(id paxos.Group, cfg paxos.Config, advanced func(pax
 	}
 	h.wg.Add(1)
 	go g.run()
+	h.retime(0)
 	return g, nil
 }
 
@@ -236,17 +248,50 @@ func (h *Host) wakeAll() {
 	h.groups.Range(func(_, g any) bool { g.(*Group).wake(); return true })
 }
 
+// ticker ticks each group when it is due. An idle process is woken by little else.
 func (h *Host) ticker() {
 	defer h.wg.Done()
-	t := time.NewTicker(tickEvery)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
+		expired := false
 		select {
 		case <-h.stop:
 			return
 		case <-t.C:
-			h.groups.Range(func(_, g any) bool { g.(*Group).tick(); return true })
+			expired = true
+		case <-h.rouse:
 		}
+		now := h.opt.tickClock()
+		if expired {
+			now = max(now, paxos.Time(h.sleeps.Load())) // the timer keeps the time, if the clock does not
+		}
+		h.sleeps.Store(math.MaxInt64) // until all have been asked, whoever is due earlier rouses
+		next := now.Add(maxSleep)
+		h.groups.Range(func(_, v any) bool {
+			g := v.(*Group)
+			if paxos.Time(g.due.Load()) <= now {
+				g.tick()
+			}
+			if due := paxos.Time(g.due.Load()); due > now {
+				next = min(next, due)
+			}
+			return true
+		})
+		next = max(next, now.Add(minSleep))
+		h.sleeps.Store(int64(next))
+		t.Reset(time.Duration(next - now))
+	}
+}
+
+// retime tells the ticker when a group is due, if that is before it wakes anyway.
+func (h *Host) retime(due paxos.Time) {
+	if int64(due) >= h.sleeps.Load() {
+		return
+	}
+	select {
+	case h.rouse <- struct{}{}:
+	default:
 	}
 }
 

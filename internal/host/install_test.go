@@ -20,7 +20,7 @@ func (net *network) setCut(id paxos.NodeID, cut bool) {
 
 func status(t *testing.T, n *node) Status {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	st, err := n.group.Status(ctx)
 	if err != nil {
@@ -70,7 +70,7 @@ func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 	again := startNode(t, net, lateID, vfs.OS{}, dir+string(rune('0'+lateID)), nil)
 	net.setCut(lateID, false)
 
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	for status(t, again).Lacking != through+1 {
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -78,7 +78,7 @@ func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 			t.Fatalf("the member does not notice that its log is trimmed elsewhere: %+v", status(t, again))
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if err := again.group.Install(ctx, through, ms); err != nil {
 		t.Fatal(err)

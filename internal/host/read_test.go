@@ -24,7 +24,7 @@ func startInMemory(t *testing.T) (*network, []*node) {
 func TestReadIndexCoversWhatWasAnswered(t *testing.T) {
 	_, nodes := startInMemory(t)
 	lead := waitLeader(t, nodes...)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	for range 50 {
 		told := make(chan paxos.Instance, 1)
@@ -126,7 +126,8 @@ func TestReadsAreDatedAfterTheyCame(t *testing.T) {
 	var now atomic.Int64
 	now.Store(int64(time.Hour))
 	var once atomic.Pointer[func()]
-	clock := func() paxos.Time {
+	plain := func() paxos.Time { return paxos.Time(now.Load()) }
+	clock := func() paxos.Time { // of turns
 		at := paxos.Time(now.Load())
 		if f := once.Swap(nil); f != nil {
 			(*f)()
@@ -134,7 +135,7 @@ func TestReadsAreDatedAfterTheyCame(t *testing.T) {
 		return at
 	}
 	out := make(sent, 1000)
-	h := New(Options{Log: l, Sender: out, Logger: slog.New(slog.DiscardHandler), Clock: clock})
+	h := New(Options{Log: l, Sender: out, Logger: slog.New(slog.DiscardHandler), Clock: clock, tickClock: plain})
 	g, err := h.Start(0, paxos.Defaults(1, func(int64) int64 { return 0 }))
 	if err != nil {
 		t.Fatal(err)

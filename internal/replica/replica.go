@@ -139,6 +139,9 @@ func Open(log Log, group wal.Group, cfg paxos.Config, now paxos.Time) (*Replica,
 // Core gives read access to the protocol's state.
 func (r *Replica) Core() *paxos.Core { return r.core }
 
+// Deadline is when the next tick is due.
+func (r *Replica) Deadline() paxos.Time { return r.core.Deadline() }
+
 // Step takes in an event. Its effects are carried out by the next Flush.
 func (r *Replica) Step(now paxos.Time, ev paxos.Event) {
 	if len(r.rotten) > 0 {

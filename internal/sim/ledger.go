@@ -157,8 +157,10 @@ func (l *ledger) reopened(log *wal.Log, rotten []paxos.Instance) {
 	if b, ok := log.State(0, keyPromise); ok {
 		l.take(mark{promise: ballotOf(b)})
 	}
-	if b, ok := log.State(0, keyChosen); ok {
-		l.take(mark{chosen: paxos.Instance(binary.LittleEndian.Uint64(b))})
+	for _, key := range []uint8{keyChosen, keyMembers} {
+		if b, ok := log.State(0, key); ok {
+			l.take(mark{chosen: paxos.Instance(binary.LittleEndian.Uint64(b))})
+		}
 	}
 	first, last := log.Bounds(0)
 	l.base = paxos.Instance(max(first, 1) - 1)

@@ -30,6 +30,7 @@ type profile struct {
 	segment                 int64
 	turn                    int  // bytes of entries that a turn takes; 0: no limit
 	forget                  bool // nodes trim what others may lack
+	always                  bool // ticks come whether due or not
 	reads                   bool // nodes ask for read indexes
 	rot                     bool // bits flip on the disk of one node
 	codec                   bool // messages are encoded and decoded on their way
@@ -94,7 +95,7 @@ func draw(seed uint64, rng *rand.Rand) profile {
 		p.weights[troubleTrim] += 6
 	}
 	p.weights[troubleHealNet] += 2
-	p.reads = seed%Reads == 0
+	p.reads, p.always = seed%Reads == 0, seed%3 == 0
 	if p.rot = rng.IntN(4) == 0; !p.rot {
 		p.weights[troubleRot] = 0
 	}

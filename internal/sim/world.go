@@ -304,8 +304,10 @@ func (w *world) step(it *item) {
 	switch it.kind {
 	case itemTick:
 		w.queue.push(item{at: w.now + moment(w.p.tick), kind: itemTick, node: it.node, life: it.life})
-		n.ticked = true
-		n.wake()
+		if w.p.always || n.now() >= n.rep.Deadline() {
+			n.ticked = true
+			n.wake()
+		}
 	case itemTurn:
 		n.turn()
 	case itemSeek:

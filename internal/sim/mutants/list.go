@@ -99,7 +99,7 @@ func forget(log Log, group wal.Group) {
 		}`, New: `			return nil
 		}`},
 	{Name: "damaged-vote-ignored", Every: sim.Disk, Why: "a member runs although the log has lost what it may have voted for", File: repair,
-		Old: ` && paxos.Instance(d.Record.Index) <= st.Chosen:`, New: `:`},
+		Old: `paxos.Instance(d.Record.Index) <= st.Chosen:`, New: `(paxos.Instance(d.Record.Index) <= st.Chosen || len(ds) > 0):`},
 	{Name: "damaged-promise-ignored", Every: sim.Disk, Why: "a member runs although the log has lost its promise", File: repair,
 		Old: `d.Record.Kind == 0 ||`, New: `d.Record.Kind != wal.KindEntry ||`},
 	{Name: "unknown-damage-ignored", Every: sim.Disk, Why: "a member runs although nobody can tell what its log has lost", File: repair,
