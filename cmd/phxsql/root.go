@@ -115,7 +115,7 @@ Try it:  phxsql demo`,
 	})
 	root.AddCommand(
 		serverCommand(io), initCommand(io), statusCommand(io), switchoverCommand(io), joinCommand(io), memberCommand(io), tokenCommand(io), logCommand(io),
-		whyCommand(io), eventsCommand(io), demoCommand(io), drillCommand(io), configCommand(io), engineCommand(io), secretCommand(io), versionCommand(io),
+		whyCommand(io), auditCommand(io), eventsCommand(io), demoCommand(io), drillCommand(io), configCommand(io), engineCommand(io), secretCommand(io), versionCommand(io),
 	)
 	return root
 }

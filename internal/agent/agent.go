@@ -71,6 +71,10 @@ type Agent struct {
 	base      relay.Base // what the journal begins from
 	retention retention
 	history   *history
+	auditor   auditor
+	audits    audits
+	valve     valve           // of the master's transactions on their way into the log
+	running   context.Context // ends with the node
 	salvage   salvage
 	copying   copying
 	donors    donors
@@ -102,7 +106,7 @@ func Run(ctx context.Context, cfg config.Config, opt Options) error {
 	}
 	// What runs in the background outlives ctx, which only asks for the end.
 	run, fatal := context.WithCancelCause(context.WithoutCancel(ctx))
-	a.fatal = fatal
+	a.fatal, a.running = fatal, run
 	defer a.close()
 	if err := a.build(run); err != nil {
 		fatal(err)
@@ -186,6 +190,7 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := a.buildHistory(); err != nil {
 		return err
 	}
+	a.buildAudits()
 	return a.buildPorts()
 }
 
@@ -314,6 +319,7 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.watchMembers(ctx) })
 	a.wg.Go(func() { a.announce(ctx) })
 	a.wg.Go(func() { a.retain(ctx) })
+	a.wg.Go(func() { a.audit(ctx) })
 	a.wg.Go(func() { a.watchLack(ctx) })
 	a.wg.Go(func() { a.watchPace(ctx) })
 	a.wg.Go(func() { a.pursueJoin(ctx) })

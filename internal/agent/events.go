@@ -47,7 +47,6 @@ type history struct {
 	past     mastery // that of the life before
 	machine  string
 	fetched  paxos.Instance // the older events of others were asked for when the log began here
-	audits   func(paxos.Instance, []byte)
 }
 
 // heardNotice is an event as the log says it.
@@ -72,20 +71,16 @@ func newHistory(a *Agent) (*history, error) {
 
 // notice takes a notice of the log in. It is a relay.Listener.
 func (h *history) notice(at paxos.Instance, kind entry.Kind, text []byte) {
-	switch kind {
-	case entry.Event:
-		h.mu.Lock()
-		h.heard = append(h.heard, heardNotice{at, text})
-		if len(h.heard) > maxHeard {
-			h.heard = h.heard[1:]
-		}
-		h.mu.Unlock()
-		h.poke()
-	case entry.Audit:
-		if h.audits != nil {
-			h.audits(at, text)
-		}
+	if kind != entry.Event {
+		return // of a later release, or read where the local server is served
 	}
+	h.mu.Lock()
+	h.heard = append(h.heard, heardNotice{at, text})
+	if len(h.heard) > maxHeard {
+		h.heard = h.heard[1:]
+	}
+	h.mu.Unlock()
+	h.poke()
 }
 
 // record takes in what happened on this node.
@@ -199,6 +194,9 @@ func (h *history) take(list []events.Event) {
 	h.mu.Unlock()
 	if len(fresh) == 0 {
 		return
+	}
+	for _, e := range fresh {
+		h.judged(e)
 	}
 	if err := h.file.append(fresh, all); err != nil {
 		h.a.log.Warn("events not written down", telemetry.KeyError, err)

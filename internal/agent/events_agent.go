@@ -68,6 +68,9 @@ func (a *Agent) toldOf() told {
 // startHistory sets it going, and says what became of the last life.
 func (a *Agent) startHistory(ctx context.Context) {
 	a.wg.Go(func() { a.history.serve(ctx) })
+	if e, open := a.history.verdict(); open {
+		a.loop.rowsDiffer(e.Reason) // the loop does not run yet
+	}
 	past := a.history.past
 	if !past.Open {
 		return

@@ -67,6 +67,9 @@ type loop struct {
 	told told
 	now  time.Time // of this turn, or of what came in last
 
+	// wrong is what an audit has found about the server's data; empty: nothing.
+	wrong string
+
 	turned time.Time     // the last look at the world
 	silent time.Duration // for how long the server has not answered
 

@@ -189,5 +189,8 @@ func (l *loop) refreshHealth(passed time.Duration) {
 			Hint:   "look at the disk of its data directory and at its processlist",
 		})
 	}
+	if p, found := l.auditProblem(); found {
+		v.Health = append(v.Health, p)
+	}
 	l.tellHealth()
 }

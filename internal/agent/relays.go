@@ -65,7 +65,7 @@ func (a *Agent) buildRelays(ctx context.Context) error {
 	a.source = relay.NewSource(a.group, a.journal.Journal, relay.SourceOptions{
 		User: sourceUser, Password: password,
 		ServerID: sourceServerID, ServerUUID: a.deriveUUID("log"), ServerVersion: a.install.Version.Release(),
-		CaughtUp: a.caughtUp, OnRefuse: a.sourceRefused, Logger: a.component("source"),
+		CaughtUp: a.caughtUp, OnRefuse: a.sourceRefused, HoldForAudit: a.holdForAudit, Logger: a.component("source"),
 	})
 	a.tail = &tailOf{ctx: ctx, make: a.newTail}
 	return nil
@@ -93,7 +93,7 @@ func (a *Agent) caughtUp() (paxos.Instance, bool) {
 
 func (a *Agent) newTail(epoch uint64) *relay.Tail {
 	user, password := a.db.Agent()
-	return relay.NewTail(measured{a.group, &a.commits}, a.journal, relay.TailOptions{
+	return relay.NewTail(a.proposerOf(measured{a.group, &a.commits}), a.journal, relay.TailOptions{
 		Socket: a.db.Socket(), User: user, Password: password, ReplicaID: tailServerID, ReplicaUUID: a.deriveUUID("tail"),
 		Epoch: epoch, Node: uint64(a.cfg.Node.ID), Logger: a.component("tail"),
 	})

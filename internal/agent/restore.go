@@ -76,7 +76,7 @@ func (l *loop) placeLog(ctx context.Context) error {
 func (l *loop) dataReplaced() {
 	l.engineGone()
 	l.lost, l.copied, l.restored, l.early, l.errantAt = "", false, true, false, time.Time{}
-	l.faults, l.differs, l.replicaFail = 0, false, 0
+	l.faults, l.differs, l.replicaFail, l.wrong = 0, false, 0, ""
 	l.view.Restore = cluster.Restore{}
 	e := &l.view.Engine
 	e.State, e.Crashes, e.Reason = cluster.EngineStopped, 0, ""

@@ -74,6 +74,7 @@ func (s *Server) routes() {
 	member("GET", "/v1/status", s.status)
 	member("GET", "/v1/events", s.events)
 	member("GET", "/v1/why", s.why)
+	member("POST", "/v1/audit", s.auditNow)
 	member("GET", "/v1/log", s.logDump)
 	member("POST", "/v1/init", s.init)
 	member("POST", "/v1/switchover", s.switchover)

@@ -22,7 +22,18 @@ type Config struct {
 	Copy       Copy       `toml:"copy"`
 	Proxy      Proxy      `toml:"proxy"`
 	Switchover Switchover `toml:"switchover"`
+	Audit      Audit      `toml:"audit"`
 	Logging    Logging    `toml:"logging"`
+}
+
+// Audit configures the comparison of the rows of all members.
+type Audit struct {
+	Enabled bool `toml:"enabled"`
+	// Interval is the time between two passes over all tables, counted from the end of
+	// one, or from when the node became the master.
+	Interval Duration `toml:"interval"`
+	// Rate is how many rows each member reads in a second, at most.
+	Rate int `toml:"rate"`
 }
 
 // Node says who the node is and where it keeps its data.
@@ -154,6 +165,7 @@ func Default() Config {
 		Copy:       Copy{Rate: 100 << 20},
 		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
 		Switchover: Switchover{Limit: Duration(15 * time.Second), Drain: Duration(2 * time.Second)},
+		Audit:      Audit{Enabled: true, Interval: Duration(time.Hour), Rate: 5000},
 		Logging:    Logging{Level: "info", Format: "text"},
 	}
 }

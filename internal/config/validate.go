@@ -42,6 +42,7 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkNode(k)
 	c.checkAddresses(k)
 	c.checkEngine(k)
+	c.checkAudit(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
 	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
@@ -146,6 +147,12 @@ func (c *Config) checkConsensus(k *checker) {
 	}
 	k.add(s.ClockError >= 0 && s.ClockError <= 0.1, "consensus.clock_error",
 		fmt.Sprintf("is %v, must be between 0 and 0.1", s.ClockError), "0.01 is one percent")
+}
+
+func (c *Config) checkAudit(k *checker) {
+	k.between("audit.interval", c.Audit.Interval, time.Second, 365*24*time.Hour)
+	k.add(c.Audit.Rate >= 100 && c.Audit.Rate <= 10_000_000, "audit.rate",
+		fmt.Sprintf("is %d, must be between 100 and 10000000", c.Audit.Rate), "")
 }
 
 func (c *Config) checkEngine(k *checker) {

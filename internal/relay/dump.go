@@ -192,6 +192,13 @@ func (d *dump) send(i paxos.Instance) error {
 		return d.sendWhole(v)
 	case completed:
 		return d.sendChunks(v.Txns[0], i)
+	case aside:
+		if v.Kind == entry.Audit && d.s.o.HoldForAudit != nil {
+			if err := d.out.flush(); err != nil {
+				return err
+			}
+			d.s.o.HoldForAudit(d.ctx, v.Events)
+		}
 	}
 	return nil
 }

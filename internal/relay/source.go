@@ -55,6 +55,11 @@ type SourceOptions struct {
 	// *DivergenceError or a *TrimmedError. It must not block.
 	OnRefuse func(error)
 
+	// HoldForAudit, if set, is called with the text of each audit notice when the
+	// replica has been sent everything before it and nothing behind. Nothing is sent
+	// before it returns, which must be within seconds.
+	HoldForAudit func(ctx context.Context, text []byte)
+
 	Logger *slog.Logger
 }
 
