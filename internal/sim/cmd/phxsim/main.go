@@ -6,9 +6,12 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/sim"
@@ -22,6 +25,7 @@ func main() {
 	lines := flag.Int("trace", 60, "number of steps printed of a failure")
 	quiet := flag.Bool("quiet", false, "print a failure in one line")
 	keep := flag.Bool("keep", false, "go on after a failure")
+	workers := flag.Int("j", 1, "number of schedules at a time")
 	scenario := flag.String("scenario", "", "play this scenario instead of seeds")
 	blind := flag.Bool("blind", false, "in a scenario, let faults go on until they do harm")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
@@ -46,28 +50,60 @@ func main() {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano()) >> 10
 	}
-	failures := 0
 	start := time.Now()
-	var sum sim.Stats
-	for s := *seed; (*count == 0 && time.Since(start) < *forTime) || (s-*seed)/(*step) < *count; s += *step {
-		st, v := sim.Run(s)
-		sum.Add(st)
-		if v == nil {
-			continue
-		}
-		failures++
-		report(v, *lines, *quiet, time.Since(start))
-		if !*keep {
-			break
-		}
+	more := func(done uint64) bool {
+		return *count == 0 && time.Since(start) < *forTime || done < *count
 	}
+	sum, failures := runAll(*workers, *seed, *step, *keep, more, func(v *sim.Violation) { report(v, *lines, *quiet, time.Since(start)) })
 	took := time.Since(start)
-	fmt.Printf("phxsim: %d schedules from seed %d in %v (%.0f/s), %d steps, %d instances chosen, %d proposers told, %d terms, %d crashes, %d memberships, %d snapshots (%d refused), %d full disks, %d failed syncs, %d flipped bits (%d entries repaired, %d nodes lost), %d operations in %d histories, %d failures\n",
-		sum.Schedules, *seed, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), sum.Steps, sum.Chosen, sum.Told, sum.Terms, sum.Crashes, sum.Members, sum.Snapshots, sum.Refused, sum.Full, sum.SyncFails, sum.Flips, sum.Mended, sum.Gone, sum.Ops, sum.Histories, failures)
+	fmt.Printf("phxsim: %d schedules from seed %d in %v (%.0f/s, %.0f per second of CPU), %d steps, %d instances chosen, %d proposers told, %d terms, %d crashes, %d memberships, %d snapshots (%d refused), %d full disks, %d failed syncs, %d flipped bits (%d entries repaired, %d nodes lost), %d operations in %d histories, %d failures\n",
+		sum.Schedules, *seed, took.Round(time.Millisecond), float64(sum.Schedules)/took.Seconds(), float64(sum.Schedules)/cpuSeconds(), sum.Steps, sum.Chosen, sum.Told, sum.Terms, sum.Crashes, sum.Members, sum.Snapshots, sum.Refused, sum.Full, sum.SyncFails, sum.Flips, sum.Mended, sum.Gone, sum.Ops, sum.Histories, failures)
 	if failures > 0 {
 		pprof.StopCPUProfile()
 		os.Exit(1)
 	}
+}
+
+// runAll runs seeds while there are more, several at a time, and ends after the first
+// failure unless it is to keep on.
+func runAll(workers int, seed, step uint64, keep bool, more func(done uint64) bool, failed func(*sim.Violation)) (sum sim.Stats, failures int) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	taken := uint64(0)
+	take := func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failures > 0 && !keep || !more(taken) {
+			return 0, false
+		}
+		taken++
+		return seed + (taken-1)*step, true
+	}
+	for range max(1, workers) {
+		wg.Go(func() {
+			for s, ok := take(); ok; s, ok = take() {
+				st, v := sim.Run(s)
+				mu.Lock()
+				sum.Add(st)
+				if v != nil {
+					failures++
+					failed(v)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return sum, failures
+}
+
+// cpuSeconds is what this process has used of the processors.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return math.NaN()
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 func play(name string, blind bool, lines int, quiet bool) (code int) {
