@@ -70,6 +70,7 @@ type Agent struct {
 	relays
 	base      relay.Base // what the journal begins from
 	retention retention
+	canaries  canaries
 	history   *history
 	auditor   auditor
 	audits    audits
@@ -101,6 +102,7 @@ type Agent struct {
 // stops its server, and returns nil. Every other end is an error; see ErrRestart.
 func Run(ctx context.Context, cfg config.Config, opt Options) error {
 	a := &Agent{cfg: cfg, opt: opt, log: opt.Logger.With(telemetry.KeyNode, uint64(cfg.Node.ID)), peers: newPeers(), pacer: newPacer(int64(cfg.Copy.Rate)), guests: map[paxos.NodeID]string{}, boot: rand.Text()}
+	a.canaries.limit, a.canaries.minFree = time.Duration(cfg.Health.StallLimit), int64(cfg.Health.MinFree)
 	if err := a.check(ctx); err != nil {
 		return err
 	}
@@ -227,7 +229,7 @@ func (a *Agent) component(name string) *slog.Logger { return a.log.With(telemetr
 // buildLog opens the log and the network of members.
 func (a *Agent) buildLog() error {
 	var err error
-	a.wal, err = wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(a.cfg.Node.DataDir, "log"), Salvage: true, Logger: a.component("wal")})
+	a.wal, err = wal.Open(wal.Options{FS: watchedFS{vfs.OS{}, &a.canaries.log}, Dir: filepath.Join(a.cfg.Node.DataDir, "log"), Salvage: true, Logger: a.component("wal")})
 	if err != nil {
 		return err
 	}
@@ -294,7 +296,8 @@ func (a *Agent) buildPorts() error {
 	}
 	a.loop.restored = a.db.Unproved()
 	a.loop.early = a.loop.restored
-	a.loop.diskFull, a.loop.expelled = a.host.DiskFull, a.expelled
+	a.loop.diskFull, a.loop.expelled, a.loop.canaries = a.host.DiskFull, a.expelled, &a.canaries
+	a.loop.ticks = func() (uint64, bool) { return ticksOf(a.db.PID()) }
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role
 	a.loop.told = a.toldOf()
@@ -320,6 +323,10 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.announce(ctx) })
 	a.wg.Go(func() { a.retain(ctx) })
 	a.wg.Go(func() { a.audit(ctx) })
+	if !a.witness() {
+		go a.canaries.probe(ctx, filepath.Dir(a.db.Socket()), filepath.Join(a.cfg.Node.DataDir, "log")) // hangs with the disk
+		a.wg.Go(func() { a.watchCommits(ctx) })
+	}
 	a.wg.Go(func() { a.watchLack(ctx) })
 	a.wg.Go(func() { a.watchPace(ctx) })
 	a.wg.Go(func() { a.pursueJoin(ctx) })

@@ -26,6 +26,7 @@ type announcement struct {
 	Boot string `json:"boot"`
 	Seq  uint64 `json:"seq"`
 	Able bool   `json:"able"`
+	Wary bool   `json:"wary,omitempty"` // it would lead only when nobody else does
 	// Cluster and Log are the identities of the sender's cluster and log.
 	Cluster string `json:"cluster"`
 	// Notices says that the sender reads notices of the log.

@@ -19,7 +19,9 @@ const (
 	tickMoving   = 10 * time.Millisecond  // this node leads and does not serve, or a switchover is under way
 	observeEvery = 200 * time.Millisecond // how often the server is asked how far it is
 	observeLimit = 5 * time.Second        // how long one answer may take
-	stallLimit   = 6 * time.Second        // a server that did not answer for so long is stalled
+	stallLimit   = 6 * time.Second        // a server that did not answer for so long is stalled, whatever it does
+	idleAfter    = time.Second            // of silence; from then on it is watched whether the server does anything
+	idleTicks    = 3                      // time on a processor, in 10 ms, of a server that does nothing
 	handLimit    = 2 * time.Second        // how long a member has to take leadership that is offered
 	declineFor   = 10 * time.Second       // how long one that did not is left in peace
 	maxRounds    = 16                     // decisions in a row; more is a fault of ours
@@ -47,6 +49,10 @@ type loop struct {
 	heard func() (paxos.Instance, bool)
 	// diskFull reports that the log waits for room; nil when nobody can tell.
 	diskFull func() bool
+	canaries *canaries // nil: there are none
+	// ticks is the time that the server has had on a processor, in units of 10 ms; nil
+	// without canaries.
+	ticks func() (uint64, bool)
 
 	restorer restorer
 	// wanted is the role that a node on its way into a cluster will have; nil or 0: it
@@ -72,6 +78,11 @@ type loop struct {
 
 	turned time.Time     // the last look at the world
 	silent time.Duration // for how long the server has not answered
+	// idleFrom is the server's time on a processor when its silence was first noticed.
+	idleFrom  *uint64
+	begun     time.Time // of the loop
+	probation cluster.Probation
+	lastIll   string // why this node was unfit last
 
 	term      paxos.Ballot
 	lapsedAt  time.Time // when the lease of this term was first missed

@@ -83,7 +83,7 @@ func (a *Agent) HandleApp(from paxos.NodeID, payload []byte) {
 		return // from before an init
 	}
 	old, _, known := a.peers.get(from, time.Now())
-	if a.peers.put(from, an, time.Now()) && (!known || old.Able != an.Able || old.Member.Master != an.Member.Master ||
+	if a.peers.put(from, an, time.Now()) && (!known || old.Able != an.Able || old.Wary != an.Wary || old.Member.Master != an.Member.Master ||
 		old.Member.State != an.Member.State || old.Member.RWAddr != an.Member.RWAddr) {
 		go a.loop.post(func() {}) // it may change a decision
 	}
@@ -112,7 +112,7 @@ func (a *Agent) announceOnce() {
 	}
 	a.seq++
 	an := announcement{
-		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Cluster: a.clusterID(), Notices: true, Log: a.wal.Identity(), Member: a.member(),
+		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Wary: s.wary(), Cluster: a.clusterID(), Notices: true, Log: a.wal.Identity(), Member: a.member(),
 	}
 	b, err := an.encode()
 	if err != nil {

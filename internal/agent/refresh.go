@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/cluster"
@@ -155,7 +156,7 @@ func (l *loop) refreshPeers() {
 		a, age, ok := l.peers.get(m.ID, l.now)
 		p := cluster.Peer{ID: m.ID, Role: m.Role, Alive: ok && age < aliveFor}
 		if p.Alive {
-			p.Able, p.Gate, p.Behind = a.Able, a.Member.Master, a.Member.LagTransactions
+			p.Able, p.Wary, p.Gate, p.Behind = a.Able, a.Wary, a.Member.Master, a.Member.LagTransactions
 			p.Applied = l.quietAt != 0 && a.Member.Log.Applied >= l.quietAt
 		}
 		if l.sw != nil && l.sw.appliedBy == m.ID {
@@ -166,15 +167,12 @@ func (l *loop) refreshPeers() {
 	}
 }
 
-// refreshHealth judges what the canaries say. A server that runs and does not
-// answer is no use. Time in which this process itself did not run does not count.
+// refreshHealth judges what the canaries say. Time in which this process itself did
+// not run does not count.
 func (l *loop) refreshHealth(passed time.Duration) {
 	v := &l.view
+	passed = min(passed, 4*tickSteady)
 	v.Health = v.Health[:0:0]
-	l.silent += min(passed, 4*tickSteady)
-	if v.Engine.State != cluster.EngineRunning {
-		l.silent = 0
-	}
 	if l.diskFull != nil && l.diskFull() {
 		v.Health = append(v.Health, cluster.Problem{
 			Name: "log_disk_full", Severe: true,
@@ -182,7 +180,7 @@ func (l *loop) refreshHealth(passed time.Duration) {
 			Hint:   "free space there; nothing is lost meanwhile",
 		})
 	}
-	if l.silent > stallLimit {
+	if l.hung(passed) {
 		v.Health = append(v.Health, cluster.Problem{
 			Name: "engine_stalled", Severe: true,
 			Reason: "the server has not answered for " + l.silent.Truncate(time.Second).String(),
@@ -192,5 +190,53 @@ func (l *loop) refreshHealth(passed time.Duration) {
 	if p, found := l.auditProblem(); found {
 		v.Health = append(v.Health, p)
 	}
+	if l.canaries != nil {
+		v.Health = append(v.Health, l.canaries.judge(passed)...)
+	}
+	l.refreshProbation()
 	l.tellHealth()
+}
+
+// hung reports a server that runs and does not answer. One that does nothing at all is
+// hung sooner than one that works on something.
+func (l *loop) hung(passed time.Duration) bool {
+	l.silent += passed
+	switch {
+	case l.view.Engine.State != cluster.EngineRunning:
+		l.silent = 0
+	case l.silent > stallLimit:
+		return true
+	case l.ticks == nil || l.silent < idleAfter:
+		l.idleFrom = nil
+	case l.idleFrom == nil:
+		if n, ok := l.ticks(); ok {
+			l.idleFrom = &n
+		}
+	case l.silent > l.canaries.limit:
+		n, ok := l.ticks()
+		return ok && n-*l.idleFrom <= idleTicks
+	}
+	return false
+}
+
+// refreshProbation damps flapping.
+func (l *loop) refreshProbation() {
+	if l.begun.IsZero() {
+		l.begun = l.now
+	}
+	fit := true
+	for _, h := range l.view.Health {
+		if h.Severe {
+			fit, l.lastIll = false, h.Name
+		}
+	}
+	left := l.probation.Note(l.now.Sub(l.begun), fit)
+	if !fit || left == 0 {
+		return
+	}
+	l.view.Health = append(l.view.Health, cluster.Problem{
+		Name: "on_probation", Wary: true,
+		Reason: fmt.Sprintf("it was unfit to lead a moment ago (%s), %d times lately", l.lastIll, l.probation.Times),
+		Hint:   "nothing; others are preferred as master for another " + left.Truncate(time.Second).String(),
+	})
 }

@@ -17,6 +17,7 @@ type Config struct {
 	Cluster   Cluster   `toml:"cluster"`
 	Engine    Engine    `toml:"engine"`
 	Consensus Consensus `toml:"consensus"`
+	Health    Health    `toml:"health"`
 	// The next three may be set for all members at once: see SharedKeys.
 	Log        Log        `toml:"log"`
 	Copy       Copy       `toml:"copy"`
@@ -110,6 +111,16 @@ type Copy struct {
 	Rate Size `toml:"rate"`
 }
 
+// Health limits what a node puts up with of its disks and its server before it leaves
+// the master's role to another member.
+type Health struct {
+	// StallLimit is for how long the disks of the log and of the data, and an idle
+	// server, may not answer.
+	StallLimit Duration `toml:"stall_limit"`
+	// MinFree is how much must be free on these disks.
+	MinFree Size `toml:"min_free"`
+}
+
 // Log limits the replicated log on the node's disk.
 type Log struct {
 	// Keep is how much of the log is kept even if no member needs it any more.
@@ -161,6 +172,7 @@ func Default() Config {
 			Heartbeat:  Duration(100 * time.Millisecond),
 			ClockError: 0.01,
 		},
+		Health:     Health{StallLimit: Duration(3 * time.Second), MinFree: 64 << 20},
 		Log:        Log{Keep: 256 << 20, Limit: 8 << 30},
 		Copy:       Copy{Rate: 100 << 20},
 		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},

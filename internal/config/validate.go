@@ -147,6 +147,8 @@ func (c *Config) checkConsensus(k *checker) {
 	}
 	k.add(s.ClockError >= 0 && s.ClockError <= 0.1, "consensus.clock_error",
 		fmt.Sprintf("is %v, must be between 0 and 0.1", s.ClockError), "0.01 is one percent")
+	k.between("health.stall_limit", c.Health.StallLimit, time.Second, time.Minute)
+	k.add(c.Health.MinFree >= 0 && c.Health.MinFree <= 1<<40, "health.min_free", fmt.Sprintf("is %v, must be between 0 and 1TiB", c.Health.MinFree), "")
 }
 
 func (c *Config) checkAudit(k *checker) {

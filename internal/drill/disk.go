@@ -37,9 +37,13 @@ func (c *Cluster) mountDisks() error {
 // mendDisks ends all faults of disks; who waits for one goes on.
 func (c *Cluster) mendDisks() {
 	for _, n := range c.Nodes {
-		if n.disk != nil {
-			n.disk.Mend()
-		}
+		n.mendDisk()
+	}
+}
+
+func (n *Node) mendDisk() {
+	if n.disk != nil {
+		n.disk.Mend()
 	}
 }
 

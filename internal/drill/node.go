@@ -127,6 +127,7 @@ func (n *Node) KillAgent() error {
 	if err := n.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
+	n.mendDisk() // nothing that waits for a disk can be killed
 	<-n.exited
 	return nil
 }
@@ -169,6 +170,7 @@ func (n *Node) KillAll() error {
 	if serverErr == nil {
 		err = errors.Join(err, ignoreGone(syscall.Kill(pid, syscall.SIGKILL)))
 	}
+	n.mendDisk()
 	<-n.exited
 	return err
 }
@@ -217,6 +219,7 @@ func (n *Node) ResumeServer() error {
 // Heal undoes what a fault has done to the node's processes, whatever it was: it does
 // what a machine's init system does, and no more.
 func (n *Node) Heal() error {
+	n.mendDisk()
 	if n.disk != nil {
 		n.disk.Mend()
 	}

@@ -47,6 +47,16 @@ func (s *Server) KillClients(ctx context.Context) (int, error) {
 	return len(ids), nil
 }
 
+// Committing counts the sessions that are in a commit on their way to the binary log.
+// What waits there for its acknowledgement, or for a client's lock, is not among them.
+func (s *Server) Committing(ctx context.Context) (int, error) {
+	ids, err := s.ids(ctx, "SELECT id FROM information_schema.processlist WHERE state = 'waiting for handler commit'")
+	if err != nil {
+		return 0, fmt.Errorf("count commits: %w", err)
+	}
+	return len(ids), nil
+}
+
 func (s *Server) ids(ctx context.Context, query string) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
