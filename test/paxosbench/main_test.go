@@ -76,3 +76,13 @@ func TestUnknownSystemsAreRefused(t *testing.T) {
 		t.Fatal("a follower took a job")
 	}
 }
+
+func TestACellWithoutPeersHasNoRatio(t *testing.T) {
+	r := &report{systems: []string{"ours", "b"}, samples: map[cell]map[string][]sample{}}
+	r.add(cell{1, 100, 1}, "ours", sample{result: result{Commits: 10, Time: time.Second}})
+	var b strings.Builder
+	r.print(&b)
+	if got := b.String(); !strings.Contains(got, "| - | - |\n") || strings.Contains(got, "mean") {
+		t.Errorf("the table of ours alone:\n%s", got)
+	}
+}

@@ -100,12 +100,16 @@ func (r *report) print(w io.Writer) {
 		for _, sys := range r.systems {
 			fmt.Fprintf(w, " %s |", describe(r.samples[c][sys]))
 		}
-		v, name := r.against(c)
-		fmt.Fprintf(w, " %.2f (%s) |\n", v, name)
+		ratio := "-"
+		if v, name := r.against(c); name != "" {
+			ratio = fmt.Sprintf("%.2f (%s)", v, name)
+		}
+		fmt.Fprintf(w, " %s |\n", ratio)
 	}
-	mean, n := r.geometricMean()
 	fmt.Fprintf(w, "\nEach cell: commits/s; p50 / p99 in ms; us of CPU per commit of all three nodes; peak memory of a node in MB.\n")
-	fmt.Fprintf(w, "Geometric mean of the ratios over %d cells: %.2f\n", n, mean)
+	if mean, n := r.geometricMean(); n > 0 {
+		fmt.Fprintf(w, "Geometric mean of the ratios over %d cells: %.2f\n", n, mean)
+	}
 	for _, f := range r.faults {
 		fmt.Fprintf(w, "fault: %s\n", f)
 	}
