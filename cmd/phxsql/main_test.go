@@ -118,6 +118,10 @@ func (f *fakeNode) RestartMember(_ context.Context, who string) error {
 	return f.err
 }
 
+func (f *fakeNode) RotateAccounts(_ context.Context, req api.RotateRequest) (api.RotateResult, error) {
+	return api.RotateResult{At: 7, Done: []paxos.NodeID{1}, Waiting: []paxos.NodeID{2}}, f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) { return nil, errors.New("none") }
 
 func (f *fakeNode) LogDump(_ context.Context, from, _ paxos.Instance, fn func(api.LogEntry) error) error {

@@ -108,7 +108,7 @@ Try it:  phxsql demo`,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(rollingRestartCommand(io))
+	root.AddCommand(rollingRestartCommand(io), accountsCommand(io))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err.Error(), "see '" + cmd.CommandPath() + " --help'"}

@@ -44,6 +44,7 @@ func (a *Agent) handleChanges() {
 	handle(a, callPing, func(context.Context, paxos.NodeID, nothing) (nothing, error) { return nothing{}, nil })
 	handle(a, callRedeem, a.onRedeem)
 	handle(a, callSettings, a.onSettings)
+	handle(a, callRotate, a.onRotate)
 	handle(a, callRestart, a.onRestart)
 	handle(a, callRestartSelf, a.onRestartSelf)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,8 @@ type localServer struct {
 
 	life  atomic.Pointer[life] // of the server that runs; nil while nobody is to be told of its end
 	owned atomic.Bool          // what is prepared in it is its own
+
+	role sync.Mutex // held while the server's role changes, and while its accounts do
 }
 
 // life is the time of one server process.
@@ -113,17 +116,31 @@ func (d *localServer) Kill(report func(error)) {
 }
 
 func (d *localServer) StartReplica(ctx context.Context) error {
+	d.role.Lock()
+	defer d.role.Unlock()
 	d.owned.Store(false)
 	return d.Server.StartReplica(ctx, d.source)
 }
 
-func (d *localServer) StopReplica(ctx context.Context) error { return d.Server.StopReplica(ctx, false) }
+// StopReplica is the first step on every way from a replica to a master: it waits until
+// no account is being changed. See accounts.
+func (d *localServer) StopReplica(ctx context.Context) error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	return d.Server.StopReplica(ctx, false)
+}
 
-func (d *localServer) MakeWritable(ctx context.Context) error { return d.SetReadOnly(ctx, false) }
+func (d *localServer) MakeWritable(ctx context.Context) error {
+	d.role.Lock()
+	defer d.role.Unlock()
+	return d.SetReadOnly(ctx, false)
+}
 
 // MakeReadOnly ends what clients still run, because super_read_only waits for it.
 // Their sockets are cut already; a session that waits in its commit goes on.
 func (d *localServer) MakeReadOnly(ctx context.Context) error {
+	d.role.Lock()
+	defer d.role.Unlock()
 	if _, err := d.KillClients(ctx); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ const settingsLimit = 30 * time.Second
 // for all members. It is safe for concurrent use.
 type settings struct {
 	changing sync.Mutex // one change at a time, on the leader
+	accounts accounts
 	now      atomic.Pointer[settledConfig]
 }
 
@@ -49,6 +51,7 @@ func (a *Agent) settled() *config.Config { return &a.settings.now.Load().Config 
 
 // followSettings works by the settings of the log until ctx ends.
 func (a *Agent) followSettings(ctx context.Context) {
+	a.wg.Go(func() { a.followAccounts(ctx) })
 	for {
 		changed := a.settle()
 		c := a.settled()
@@ -142,7 +145,11 @@ func (a *Agent) SettingsHistory(context.Context) (api.SettingsHistory, error) {
 	s, _ := a.journal.Settings()
 	res := api.SettingsHistory{Changes: []api.SettingsChange{}}
 	for _, c := range s.History {
-		res.Changes = append(res.Changes, api.SettingsChange{Instance: c.Instance, Time: c.Time, By: c.By, Set: c.Set, Unset: c.Unset})
+		set := maps.Clone(c.Set)
+		if _, ok := set[rotationKey]; ok {
+			set[rotationKey] = "new" // the value tells nobody anything
+		}
+		res.Changes = append(res.Changes, api.SettingsChange{Instance: c.Instance, Time: c.Time, By: c.By, Set: set, Unset: c.Unset})
 	}
 	return res, nil
 }

@@ -140,7 +140,7 @@ func (a *Agent) member() api.MemberStatus {
 		m.Log.HeldBy = *ids
 	}
 	at := a.settings.at()
-	m.SettingsAt = &at
+	m.SettingsAt, m.AccountsAt = &at, a.settings.accounts.rotated()
 	if a.retention.full.Load() {
 		m.Problems = append(m.Problems, a.logFull(m.Log))
 	}

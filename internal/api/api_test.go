@@ -77,6 +77,10 @@ func (f *fakeNode) RestartMember(_ context.Context, who string) error {
 	return f.err
 }
 
+func (f *fakeNode) RotateAccounts(_ context.Context, req RotateRequest) (RotateResult, error) {
+	return RotateResult{At: 7, Done: []paxos.NodeID{1}, Waiting: []paxos.NodeID{2}}, f.err
+}
+
 func (*fakeNode) CopyStream(context.Context) (net.Conn, error) {
 	a, b := net.Pipe()
 	go func() {

@@ -27,6 +27,9 @@ type Node interface {
 	// RemoveMember removes the member whose name or id is given, after another one has
 	// become master if it was. force allows a membership that has no majority up.
 	RemoveMember(ctx context.Context, who string, force bool) (MembersResult, error)
+	// RotateAccounts gives the agents' accounts new passwords on all members, and
+	// returns when those that are up have them. It may be asked of any member.
+	RotateAccounts(ctx context.Context, req RotateRequest) (RotateResult, error)
 	// RestartMember has a member that is not the master stop in good order and start
 	// again, if a majority goes on without it. It returns when the member has agreed.
 	// It may be asked of any member.

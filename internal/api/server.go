@@ -85,6 +85,7 @@ func (s *Server) routes() {
 	open("POST", joinPath, s.redeem)
 	s.settingsRoutes(member)
 	member("POST", restartPath, s.restartMember)
+	member("POST", rotatePath, s.rotateAccounts)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)

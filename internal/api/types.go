@@ -110,6 +110,9 @@ type MemberStatus struct {
 	// SettingsAt is where the newest change of the settings stands that the member
 	// works by, 0 if there is none. It is not there for a release without settings.
 	SettingsAt *paxos.Instance `json:"settings_at,omitempty"`
+	// AccountsAt is where the newest rotation of the agents' accounts stands that the
+	// member has carried out; 0 if there was none.
+	AccountsAt paxos.Instance `json:"accounts_at,omitempty"`
 }
 
 // Lease is a member's view of the lease.

@@ -49,7 +49,7 @@ type Donor struct {
 }
 
 // CopyPassword is what another server needs to copy this one.
-func (s *Server) CopyPassword() string { return copySecret(s.secret) }
+func (s *Server) CopyPassword() string { return copySecret(s.password()) }
 
 // copyPatience is for how many minutes a donor keeps what a copy needs to go on after
 // its connection was cut.

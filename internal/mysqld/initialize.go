@@ -219,6 +219,9 @@ func accounts(secret string) string {
 		"CREATE USER IF NOT EXISTS " + donor + copier + ";",
 		"ALTER USER " + donor + copier + " REQUIRE NONE PASSWORD EXPIRE NEVER ACCOUNT UNLOCK;",
 		"GRANT BACKUP_ADMIN ON *.* TO " + donor + ";",
+		// What a rotation has left that was interrupted, see Rotate.
+		"ALTER USER " + agent + " DISCARD OLD PASSWORD;",
+		"ALTER USER " + donor + " DISCARD OLD PASSWORD;",
 		"ALTER USER IF EXISTS 'root'@'localhost' ACCOUNT LOCK;",
 		"",
 	}, "\n")

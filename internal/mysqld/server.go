@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,14 +32,16 @@ var (
 // any goroutine. Initialize, Start and Shutdown exclude each other; Kill ends
 // whatever is under way.
 type Server struct {
-	cfg    Config
-	lock   *os.File
-	secret string
-	db     *sql.DB
+	cfg  Config
+	lock *os.File
+	db   *sql.DB
 
 	work sync.Mutex // held by Initialize, Start and Shutdown
 
+	twoPasswords atomic.Bool // the server takes the old passwords as well: see Rotate
+
 	mu      sync.Mutex // guards what follows
+	secret  string     // password of the agent's account
 	proc    *process   // the last one started; nil before the first
 	ready   bool       // proc has answered
 	crashes Crashes
@@ -93,7 +96,7 @@ func (s *Server) prepare() error {
 	if s.secret, err = s.cfg.loadSecret(); err != nil {
 		return err
 	}
-	s.db, err = openPool(s.cfg.path(socketName), s.secret)
+	s.db, err = openPool(s.cfg.path(socketName), s.password)
 	return err
 }
 
@@ -134,7 +137,7 @@ func (s *Server) Socket() string { return s.cfg.path(socketName) }
 func (s *Server) ErrorLog() string { return s.cfg.path(errorLogName) }
 
 // Agent returns the agent's own account.
-func (s *Server) Agent() (user, password string) { return AgentUser, s.secret }
+func (s *Server) Agent() (user, password string) { return AgentUser, s.password() }
 
 // Initialized reports whether there is a data directory of ours.
 func (s *Server) Initialized() bool { return s.cfg.checkData() == nil }
@@ -283,7 +286,7 @@ func (s *Server) prepareFiles() error {
 	if err := s.cfg.clearSocket(); err != nil {
 		return err
 	}
-	if err := writeSecret(s.cfg.path(accountsName), accounts(s.secret)); err != nil {
+	if err := writeSecret(s.cfg.path(accountsName), accounts(s.password())); err != nil {
 		return fmt.Errorf("write the account file: %w", err)
 	}
 	if err := os.WriteFile(s.cfg.path(cnfName), []byte(s.cfg.runOptionFile()), 0o640); err != nil {

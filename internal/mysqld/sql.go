@@ -26,13 +26,17 @@ const (
 // must be.
 var errWrongServer = errors.New("the server is not configured as it must be")
 
-func openPool(socket, password string) (*sql.DB, error) {
-	c := mysql.NewConfig()
-	c.User, c.Passwd = AgentUser, password
-	c.Net, c.Addr = "unix", socket
-	c.Timeout = dialTimeout
-	c.InterpolateParams = true
-	c.Logger = noLog{} // the error is returned as well
+// openPool makes connections of the agent's account. The password is asked for each
+// time: it may change.
+func openPool(socket string, password func() string) (*sql.DB, error) {
+	c := socketConfig(socket, AgentUser, "")
+	err := c.Apply(mysql.BeforeConnect(func(_ context.Context, c *mysql.Config) error {
+		c.Passwd = password()
+		return nil
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("prepare connections to mysqld: %w", err)
+	}
 	connector, err := mysql.NewConnector(c)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connections to mysqld: %w", err)
@@ -41,6 +45,16 @@ func openPool(socket, password string) (*sql.DB, error) {
 	db.SetMaxIdleConns(idleConnections)
 	db.SetMaxOpenConns(maxPool)
 	return db, nil
+}
+
+func socketConfig(socket, user, password string) *mysql.Config {
+	c := mysql.NewConfig()
+	c.User, c.Passwd = user, password
+	c.Net, c.Addr = "unix", socket
+	c.Timeout = dialTimeout
+	c.InterpolateParams = true
+	c.Logger = noLog{} // the error is returned as well
+	return c
 }
 
 type noLog struct{}

@@ -1,9 +1,16 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,10 +47,11 @@ func TestTheWholeClusterIsRestartedUnderLoad(t *testing.T) {
 			t.Errorf("node %d was not restarted", id)
 		}
 	}
-	judge(t, c, w)
 	if n := w.Count(drill.Unknown); n > 0 {
 		t.Errorf("%d writes have an unknown outcome: %v", n, w.Errors())
 	}
+	rotateAccounts(t, c)
+	judge(t, c, w)
 	for _, n := range c.Nodes {
 		db, err := c.Open(n.RO, "")
 		if err != nil {
@@ -58,6 +66,124 @@ func TestTheWholeClusterIsRestartedUnderLoad(t *testing.T) {
 		if m, err := n.Self(ctx); err != nil || m.SettingsAt == nil || *m.SettingsAt == 0 {
 			t.Errorf("node %d has forgotten the settings: %+v, %v", n.ID, m.SettingsAt, err)
 		}
+	}
+}
+
+// rotateAccounts rotates the agents' accounts and kills a node in the middle of it. All
+// nodes have new passwords in the end, and these stand in no log.
+func rotateAccounts(t *testing.T, c *drill.Cluster) {
+	t.Helper()
+	ctx := limit(t, 2*time.Minute)
+	old := agentSecrets(t, c)
+	m, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := c.Nodes[2] // the first one is asked
+	if victim == m {
+		victim = c.Nodes[1]
+	}
+	type outcome struct {
+		text string
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		out, err := c.Run(ctx, "accounts", "rotate")
+		done <- outcome{out, err}
+	}()
+	if err := drill.Eventually(ctx, func() error {
+		if agentSecrets(t, c)[victim.ID] == old[victim.ID] {
+			return errors.New("the rotation has not come to the node")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := victim.KillAll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	o := <-done
+	t.Logf("accounts rotate: %s", o.text)
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if err := drill.Eventually(ctx, func() error { return rotatedEverywhere(ctx, c) }); err != nil {
+		t.Fatal(err)
+	}
+	for id, secret := range agentSecrets(t, c) {
+		n := c.Nodes[id-1]
+		if secret == old[id] {
+			t.Errorf("node %d has the old password", id)
+		}
+		if err := logIn(ctx, n, secret); err != nil {
+			t.Errorf("node %d: %v", id, err)
+		}
+		if err := logIn(ctx, n, old[id]); err == nil {
+			t.Errorf("node %d still takes the old password", id)
+		}
+		for _, o := range c.Nodes {
+			tellsNot(t, o.Log(), secret, old[id])
+			tellsNot(t, filepath.Join(o.Dir(), "log"), secret, old[id])
+		}
+	}
+}
+
+func rotatedEverywhere(ctx context.Context, c *drill.Cluster) error {
+	for _, n := range c.Nodes {
+		m, err := n.Self(ctx)
+		if err != nil {
+			return err
+		}
+		if m.AccountsAt == 0 {
+			return fmt.Errorf("node %d has not rotated its accounts", n.ID)
+		}
+	}
+	return nil
+}
+
+func agentSecrets(t *testing.T, c *drill.Cluster) map[int]string {
+	t.Helper()
+	by := map[int]string{}
+	for _, n := range c.Nodes {
+		b, err := os.ReadFile(filepath.Join(n.Dir(), "mysqld", "agent.secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		by[n.ID] = strings.TrimSpace(string(b))
+	}
+	return by
+}
+
+func logIn(ctx context.Context, n *drill.Node, password string) error {
+	db, err := sql.Open("mysql", "phxsql_agent:"+password+"@unix("+filepath.Join(n.Dir(), "mysqld", "mysqld.sock")+")/")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.PingContext(ctx)
+}
+
+// tellsNot looks for secrets in a file, or in all files of a folder.
+func tellsNot(t *testing.T, path string, secrets ...string) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		for _, s := range secrets {
+			if bytes.Contains(b, []byte(s)) {
+				t.Errorf("%s tells a password", p)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
