@@ -205,6 +205,7 @@ func (a *Agent) onPromote(ctx context.Context, _ paxos.NodeID, req promoteReques
 	if err := a.checkMajority(ctx, list, false); err != nil {
 		return nothing{}, err
 	}
+	a.sayFarewell(ms, req.Replace)
 	_, err := a.changeMembers(ctx, ms, list)
 	return nothing{}, err
 }
@@ -220,14 +221,22 @@ func (a *Agent) onRemove(ctx context.Context, _ paxos.NodeID, req removeRequest)
 	if err := a.checkMajority(ctx, list, req.Force); err != nil {
 		return api.MembersResult{}, err
 	}
-	if m, ok := ms.Find(req.ID); ok { // it may be the one that asks, and must hear the answer
-		a.setGuest(m.ID, m.Addr)
-		time.AfterFunc(farewell, func() {
-			a.setGuest(m.ID, "")
-			a.transport.Recheck()
-		})
-	}
+	a.sayFarewell(ms, req.ID) // it may be the one that asks, and must hear the answer
 	return a.changeMembers(ctx, ms, list)
+}
+
+// sayFarewell keeps the connection to a member that is about to leave for a moment, so
+// that it hears of it.
+func (a *Agent) sayFarewell(ms paxos.Members, id paxos.NodeID) {
+	m, ok := ms.Find(id)
+	if !ok {
+		return
+	}
+	a.setGuest(m.ID, m.Addr)
+	time.AfterFunc(farewell, func() {
+		a.setGuest(m.ID, "")
+		a.transport.Recheck()
+	})
 }
 
 // farewell is how long a member that is removed stays connected.

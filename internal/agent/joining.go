@@ -179,6 +179,7 @@ func (a *Agent) pursueJoin(ctx context.Context) {
 		case done:
 			a.log.Info("node has joined", telemetry.KeyState, w.Role)
 			a.joining.fulfilled()
+			a.transport.Recheck() // those who were taken in as long as the members were not known
 		default:
 			a.joining.blame(api.Problem{})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
@@ -152,16 +153,17 @@ func (a *Agent) unreachable(id paxos.NodeID) api.Problem {
 }
 
 // expelled reports that other members refuse this node because it is no member any
-// more, and none takes it in.
+// more, and that none tells it anything.
 func (a *Agent) expelled() bool {
-	out := false
-	for _, p := range a.transport.Status().Peers {
-		if p.Connected || p.Accepted {
+	now := time.Now()
+	for _, m := range a.knownMembers() {
+		if _, age, ok := a.peers.get(m.ID, now); ok && age < aliveFor {
 			return false
 		}
-		out = out || p.Reason == transport.Reason(transport.ErrNotMember) && time.Since(p.LastErrorAt) < refusedFor
 	}
-	return out
+	return slices.ContainsFunc(a.transport.Status().Peers, func(p transport.PeerStatus) bool {
+		return p.Reason == transport.Reason(transport.ErrNotMember) && now.Sub(p.LastErrorAt) < refusedFor
+	})
 }
 
 // lostLogHint is what to do about a member that has lost its log. It must not

@@ -201,9 +201,14 @@ func (r *retention) note(hs []holding, most paxos.Instance) {
 
 // logFull is the alarm of a log that is near its limit.
 func (a *Agent) logFull(l api.Log) api.Problem {
-	return api.Problem{
+	p := api.Problem{
 		Name:   "log_large",
 		Reason: fmt.Sprintf("the log has %v, its limit is %v; it is needed by members %v", config.Size(l.Bytes), a.settled().Log.Limit, l.HeldBy),
 		Hint:   "start these members or remove them; at the limit the log is trimmed all the same once a majority holds the data, and they get a copy",
 	}
+	if at := a.journal.Undecided(); at != 0 {
+		p.Reason += fmt.Sprintf("; a transaction that was prepared by XA at instance %d waits for its decision", at)
+		p.Hint = "XA RECOVER on the master lists what is prepared: XA COMMIT or XA ROLLBACK ends it. Or: " + p.Hint
+	}
+	return p
 }

@@ -29,6 +29,14 @@ func (j *Journal) Held(set *gtid.Set) paxos.Instance {
 	return held
 }
 
+// Undecided is where the first of the transactions begins that are prepared by XA and
+// not decided; 0 if there is none.
+func (j *Journal) Undecided() paxos.Instance {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.undecided()
+}
+
 // Cut returns the newest state that the log may be trimmed to: it is not beyond
 // through, and at least keep bytes of values follow it. False: there is none
 // beyond the log's present beginning.
