@@ -53,7 +53,7 @@ func TestPartitionAndHeal(t *testing.T) {
 	checkLeaks(t)
 	opt1, opt2 := options(t, 1), options(t, 2)
 	for _, o := range []*Options{&opt1, &opt2} {
-		o.IdleTimeout, o.HandshakeTimeout = 300*time.Millisecond, 300*time.Millisecond
+		o.IdleTimeout, o.HandshakeTimeout = time.Second, time.Second
 	}
 	one, two := start(t, opt1), start(t, opt2)
 	r := newRelay(t, two.addr)

@@ -41,7 +41,7 @@ func (r *recorder) HandleApp(from paxos.NodeID, payload []byte) {
 func (r *recorder) messages(t testing.TB, n int) []paxos.Message {
 	t.Helper()
 	var got []paxos.Message
-	limit := time.After(20 * time.Second)
+	limit := time.After(60 * time.Second)
 	for len(got) < n {
 		select {
 		case x := <-r.ch:
@@ -135,7 +135,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(15 * time.Second)
+	limit := time.After(60 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:
@@ -313,7 +313,7 @@ func checkLeaks(t testing.TB) {
 
 func callCtx(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -57,7 +57,7 @@ func Example() {
 		nodes[m.ID] = n
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	leader, err := nodes[1].WaitLeader(ctx, 1)
 	if err != nil {

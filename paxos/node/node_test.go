@@ -69,7 +69,7 @@ type trio struct {
 
 func listen(t *testing.T, addr string) net.Listener {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		l, err := net.Listen("tcp", addr)
 		if err == nil {
@@ -82,7 +82,7 @@ func listen(t *testing.T, addr string) net.Listener {
 }
 
 func newTrio(t *testing.T, edit func(*trio)) *trio {
-	c := &trio{t: t, dir: t.TempDir(), nodes: map[paxos.NodeID]*Node{}, tapes: map[paxos.NodeID][]*tape{}, groups: 1, segment: 1 << 20, lease: 500 * time.Millisecond}
+	c := &trio{t: t, dir: t.TempDir(), nodes: map[paxos.NodeID]*Node{}, tapes: map[paxos.NodeID][]*tape{}, groups: 1, segment: 1 << 20, lease: time.Second}
 	if edit != nil {
 		edit(c)
 	}
@@ -142,7 +142,7 @@ func (c *trio) stop(id paxos.NodeID) {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -165,7 +165,7 @@ func (c *trio) leading(g paxos.Group) *Node {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(90 * time.Second)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
