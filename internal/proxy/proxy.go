@@ -139,7 +139,7 @@ func (p *Proxy) Close() error {
 		pt.closed = true
 		pt.mu.Unlock()
 		for _, s := range pt.all() {
-			s.finish(ending{kind: endCut, failure: lost("this node is shutting down")})
+			s.nodeEnds()
 		}
 	}
 	p.running.Wait()

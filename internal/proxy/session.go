@@ -160,6 +160,19 @@ func (s *session) routeChanged(r Route) {
 	}
 }
 
+// nodeEnds ends the session because the node does. One that has reached no server yet
+// has nothing to lose.
+func (s *session) nodeEnds() {
+	s.mu.Lock()
+	open := s.open
+	s.mu.Unlock()
+	f := lost("this node is shutting down")
+	if !open {
+		f = failure{codeShutdown, stateLost, "phxsql: this node is shutting down, and no server was reached yet: connect again, or to another node"}
+	}
+	s.finish(ending{kind: endCut, failure: f})
+}
+
 // loginLate ends the session if its client has not logged in yet.
 func (s *session) loginLate() {
 	s.mu.Lock()
