@@ -272,11 +272,14 @@ func runDrill(ctx context.Context, o drillOptions, io stdio) error {
 	if ctx.Err() != nil {
 		return errors.Join(ctx.Err(), os.RemoveAll(p.Cluster.Dir))
 	}
-	if err != nil {
-		return fmt.Errorf("%w\nthe nodes' files are in %s", err, p.Cluster.Dir)
+	if len(v.Bouts) > 0 {
+		fmt.Fprintf(io.out, "\n%sreport: %s\n", v, filepath.Join(o.dir, "report.html"))
 	}
-	fmt.Fprintf(io.out, "\n%s", v)
-	fmt.Fprintf(io.out, "report: %s\n", filepath.Join(o.dir, "report.html"))
+	if err != nil && !v.Broke() {
+		return fmt.Errorf("%w\nthe nodes' files are in %s", err, p.Cluster.Dir)
+	} else if err != nil {
+		printError(io.err, err)
+	}
 	if !v.OK || o.keep {
 		fmt.Fprintf(io.out, "the nodes' files are in %s\n", p.Cluster.Dir)
 	} else if err := os.RemoveAll(p.Cluster.Dir); err != nil {

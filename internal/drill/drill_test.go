@@ -189,6 +189,22 @@ func TestPageShowsWhatHappened(t *testing.T) {
 	}
 }
 
+func TestVerdictsAreTold(t *testing.T) {
+	for _, c := range []struct {
+		v    Verdict
+		want string
+	}{
+		{Verdict{OK: true, Findings: []Finding{{Load: "set"}}}, "every promise was kept"},
+		{Verdict{Findings: []Finding{{Load: "set", Wrong: []string{"lost"}}}}, "a promise was BROKEN"},
+		{Verdict{Broken: []string{"no service"}}, "a promise was BROKEN"},
+		{Verdict{Findings: []Finding{{Load: "set"}}}, "not everything could be judged"},
+	} {
+		if got := c.v.String(); !strings.Contains(got, c.want) {
+			t.Errorf("%+v is told as %s", c.v, got)
+		}
+	}
+}
+
 func TestASoakGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	s := Soak{Dir: dir}

@@ -164,10 +164,12 @@ func (r *run) judge(ctx context.Context) error {
 		return nil
 	}
 	ok := true
+	var errs []error
 	for i, l := range r.loads {
 		f, err := l.Judge(ctx)
 		if err != nil {
-			return fmt.Errorf("judge workload %s: %w", r.plan.Loads[i].Name, err)
+			errs = append(errs, fmt.Errorf("judge workload %s: %w", r.plan.Loads[i].Name, err))
+			continue
 		}
 		ok = ok && len(f.Wrong) == 0
 		r.verdict.Findings = append(r.verdict.Findings, f)
@@ -175,6 +177,6 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.c.Compare(ctx); err != nil {
 		r.broken("members differ: %v", err)
 	}
-	r.verdict.OK = ok && len(r.verdict.Broken) == 0
-	return nil
+	r.verdict.OK = ok && len(r.verdict.Broken)+len(errs) == 0
+	return errors.Join(errs...)
 }

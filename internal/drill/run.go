@@ -96,13 +96,13 @@ func Run(ctx context.Context, p Plan) (*Verdict, error) {
 		}
 	}
 	if err := os.MkdirAll(p.Out, 0o755); err != nil {
-		return nil, fmt.Errorf("make folder of report: %w", err)
+		return &Verdict{}, fmt.Errorf("make folder of report: %w", err)
 	}
 	r := &run{plan: p, verdict: &Verdict{Seed: p.Seed, Command: p.Command, Began: time.Now(), Nodes: p.Cluster.Nodes, Networks: p.Cluster.Namespaces}}
 	err := r.do(ctx)
 	r.verdict.Took = time.Since(r.verdict.Began)
-	if err == nil {
-		err = r.report()
+	if r.end > 0 && ctx.Err() == nil { // it ran; what could not be judged is no reason to hide the rest
+		err = errors.Join(err, r.report())
 	}
 	return r.verdict, err
 }
@@ -255,6 +255,17 @@ func copyFile(from, to string) error {
 	return nil
 }
 
+// Broke reports that some promise was broken. One that is neither that nor OK could not
+// be judged in full.
+func (v *Verdict) Broke() bool {
+	for _, f := range v.Findings {
+		if len(f.Wrong) > 0 {
+			return true
+		}
+	}
+	return len(v.Broken) > 0
+}
+
 // String tells the verdict in a few lines.
 func (v *Verdict) String() string {
 	var b strings.Builder
@@ -266,8 +277,11 @@ func (v *Verdict) String() string {
 		fmt.Fprintf(&b, "BROKEN: %s\n", clip(t))
 	}
 	word := "every promise was kept"
-	if !v.OK {
+	switch {
+	case v.Broke():
 		word = "a promise was BROKEN"
+	case !v.OK:
+		word = "not everything could be judged"
 	}
 	fmt.Fprintf(&b, "%d faults in %v: %s\n", len(v.Bouts), v.Took.Round(time.Second), word)
 	return b.String()
