@@ -67,6 +67,13 @@ soak: build ## break clusters for hours and judge them; goes on where it was int
 mutants: ## plant every fault of the list into the protocol, one by one; each must be found
 	$(GO) run ./internal/sim/cmd/phxmutants
 
+DISK_ROUNDS ?= 40
+DISK_SEED   ?= 1
+
+.PHONY: soak-disk
+soak-disk: ## power cuts of all nodes at once, on disks that forget what was not synced; needs root and /dev/fuse
+	$(GO) test ./test/e2e -count=1 -v -run TestPowerCuts -disk-rounds $(DISK_ROUNDS) -disk-seed $(DISK_SEED) -timeout 4h
+
 model: ## every state of the protocol's models, large sizes; needs spin and gcc
 	@command -v spin >/dev/null && command -v gcc >/dev/null || { echo "install spin and gcc first; on Debian: apt-get install spin gcc"; exit 1; }
 	$(GO) test -v -count=1 -timeout 60m ./paxos/model -full
