@@ -84,6 +84,9 @@ func members(c *drill.Cluster) (string, error) {
 	st, err := c.Status(context.Background())
 	var list []string
 	for _, m := range st.Members {
+		if m.Role == "" {
+			continue // it was removed, and says so
+		}
 		list = append(list, fmt.Sprintf("%d %s", m.ID, m.Role))
 	}
 	return strings.Join(list, ", "), err

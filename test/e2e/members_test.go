@@ -3,13 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
@@ -67,8 +63,7 @@ next:
 }
 
 // TestAMemberThatTheLogCannotBringBackIsRebuilt: away for so long that the log is
-// trimmed; without its server's data; with transactions of its own; and killed in the
-// middle of it.
+// trimmed. TestACopyThatIsInterrupted loses the data and kills in the middle.
 func TestAMemberThatTheLogCannotBringBackIsRebuilt(t *testing.T) {
 	c := start(t, drill.Options{Extra: smallLog})
 	ctx := limit(t, 4*time.Minute)
@@ -78,25 +73,6 @@ func TestAMemberThatTheLogCannotBringBackIsRebuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := other(c, master)
-	rebuilt := func(what string, n *drill.Node) {
-		t.Helper()
-		began := time.Now()
-		err := drill.Eventually(limit(t, time.Minute), func() error {
-			m, err := n.Self(ctx)
-			if err == nil && (m.State != api.StateFollower && m.State != api.StateMaster || m.Copy != nil) {
-				err = fmt.Errorf("node %d is %s: %+v %+v", n.ID, m.State, m.Copy, m.Problems)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", what, err, n.LogTail())
-		}
-		t.Logf("%s: rebuilt in %v", what, time.Since(began).Round(10*time.Millisecond))
-		if !strings.Contains(n.LogTail(), "node is restored") {
-			t.Errorf("%s: the node was not rebuilt\n%s", what, n.LogTail())
-		}
-	}
-
 	if err := late.KillAll(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,26 +92,7 @@ func TestAMemberThatTheLogCannotBringBackIsRebuilt(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitCopy(limit(t, time.Minute), t, late)
-	rebuilt("the log was trimmed meanwhile", late)
-
-	if err := late.KillAll(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(filepath.Join(late.Dir(), "mysqld", "data")); err != nil {
-		t.Fatal(err)
-	}
-	if err := late.Start(); err != nil {
-		t.Fatal(err)
-	}
-	waitCopy(limit(t, time.Minute), t, late)
-	if err := late.KillAll(); err != nil { // in the middle
-		t.Fatal(err)
-	}
-	if err := late.Start(); err != nil {
-		t.Fatal(err)
-	}
-	waitCopy(limit(t, time.Minute), t, late)
-	rebuilt("the server's data were lost, and the node killed on its way", late)
+	restored(t, "the log was trimmed meanwhile", late, 1)
 	judge(t, c, w)
 }
 
