@@ -40,7 +40,8 @@ func auditNowCommand(io stdio) *cobra.Command {
 					fmt.Fprintf(io.out, "not compared: %s\n", s)
 				}
 				for _, d := range res.Diverged {
-					fmt.Fprintf(io.out, "node %d differs in %s: %s\n", d.Node, strings.Join(d.Tables, ", "), d.Where)
+					fmt.Fprintf(io.out, "node %d differs in %s: %s%s\n", d.Node, strings.Join(d.Tables, ", "), d.Where,
+						map[bool]string{true: " (undecided: start the members that are away)"}[d.Undecided])
 				}
 			}
 			if err == nil && len(res.Diverged) > 0 {

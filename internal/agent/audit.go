@@ -230,7 +230,7 @@ func (p *pass) compare(ctx context.Context, pieces []audit.Piece) error {
 	}
 	for _, v := range audit.Confirm(again, first, second) {
 		if f := p.found[v.Node]; f != nil {
-			f.Where, f.Tie = append(f.Where, v.Where...), f.Tie && v.Tie
+			f.Where, f.Tie, f.Known = append(f.Where, v.Where...), f.Tie && v.Tie, min(f.Known, v.Known)
 		} else {
 			p.found[v.Node] = &v
 		}
@@ -409,14 +409,38 @@ func (p *pass) verdicts() {
 				e.Differ = append(e.Differ, t)
 			}
 		}
-		reason := fmt.Sprintf("rows of node %d differ from those of nodes %v: %s, %s", v.Node, v.Right, e.Table, e.Range)
-		if v.Tie {
-			reason = fmt.Sprintf("rows of node %d differ from the master's, and no majority can tell which are right; the master's count: %s, %s", v.Node, e.Table, e.Range)
-		}
-		p.a.log.Error("rows differ", telemetry.KeyMember, uint64(v.Node), telemetry.KeyReason, reason, telemetry.KeyHint, "the member leaves service and gets the data anew; see phxsql why")
-		p.a.history.record(events.Event{Kind: events.Diverged, Peer: v.Node, Cause: events.CauseDiverged, Reason: reason, Audit: e})
-		p.res.Diverged = append(p.res.Diverged, api.AuditDivergence{Node: v.Node, Tie: v.Tie, Tables: e.Differ, Where: e.Range})
+		p.tell(v, e)
 	}
+}
+
+// tell puts a verdict into the journal. One that is not settled names no member that
+// is to act on it.
+func (p *pass) tell(v *audit.Verdict, e *events.Audit) {
+	ev := events.Event{Kind: events.Diverged, Peer: v.Node, Cause: events.CauseDiverged, Audit: e}
+	hint := "the member leaves service and gets the data anew; see phxsql why"
+	switch settled := v.Settled(p.dataMembers()); {
+	case !v.Tie:
+		ev.Reason = fmt.Sprintf("rows of node %d differ from those of nodes %v: %s, %s", v.Node, v.Right, e.Table, e.Range)
+	case settled:
+		ev.Reason = fmt.Sprintf("rows of node %d differ from the master's, and no majority can tell which are right; the master's count: %s, %s", v.Node, e.Table, e.Range)
+	default:
+		ev.Peer, hint = 0, "start the members that are away; the next audit tells whose rows are right"
+		ev.Reason = fmt.Sprintf("rows of node %d and of the master differ, and only %d members could be asked; nobody acts on it before the others are: %s, %s", v.Node, v.Known, e.Table, e.Range)
+	}
+	p.a.log.Error("rows differ", telemetry.KeyMember, uint64(v.Node), telemetry.KeyReason, ev.Reason, telemetry.KeyHint, hint)
+	p.a.history.record(ev)
+	p.res.Diverged = append(p.res.Diverged, api.AuditDivergence{Node: v.Node, Tie: v.Tie, Undecided: ev.Peer == 0, Tables: e.Differ, Where: e.Range})
+}
+
+// dataMembers is how many members have a server.
+func (p *pass) dataMembers() int {
+	n := 0
+	for _, m := range p.a.group.Leader().Members.List {
+		if m.Role != paxos.Witness {
+			n++
+		}
+	}
+	return n
 }
 
 // proposerOf is the way of the master's transactions into the log.

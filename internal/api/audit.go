@@ -36,8 +36,10 @@ type AuditResult struct {
 type AuditDivergence struct {
 	Node paxos.NodeID `json:"node"`
 	// Tie says that no majority could tell which rows are right: the master's count.
-	Tie    bool     `json:"tie,omitempty"`
-	Tables []string `json:"tables"`
+	Tie bool `json:"tie,omitempty"`
+	// Undecided says that members which were away could still tell: nobody acts on it yet.
+	Undecided bool     `json:"undecided,omitempty"`
+	Tables    []string `json:"tables"`
 	// Where is the first place, in the first of the tables.
 	Where string `json:"where"`
 }

@@ -163,7 +163,8 @@ type Difference struct {
 	Wrong []paxos.NodeID // ascending; those that are not with the majority
 	Right []paxos.NodeID // ascending
 	// Tie says that no side has a majority; Right is then the master's.
-	Tie bool
+	Tie   bool
+	Known int // how many members know the piece
 }
 
 // Judge holds results against each other. Those of a majority of the members that
@@ -195,7 +196,7 @@ func Judge(pieces int, results []Result, master paxos.NodeID) []Difference {
 // majority, and the master does not know.
 func difference(sides [][]paxos.NodeID, known int, master paxos.NodeID) (Difference, bool) {
 	right := slices.IndexFunc(sides, func(s []paxos.NodeID) bool { return 2*len(s) > known })
-	d := Difference{Tie: right < 0}
+	d := Difference{Tie: right < 0, Known: known}
 	if d.Tie {
 		right = slices.IndexFunc(sides, func(s []paxos.NodeID) bool { return slices.Contains(s, master) })
 	}
@@ -218,9 +219,15 @@ func difference(sides [][]paxos.NodeID, known int, master paxos.NodeID) (Differe
 type Verdict struct {
 	Node  paxos.NodeID
 	Tie   bool    // of all its differences no side has a majority
+	Known int     // how many members know the piece that the fewest know
 	Where []Piece // in order
 	Right []paxos.NodeID
 }
+
+// Settled reports whether the verdict stands, in a cluster of so many members with
+// data. A tie does only if all of them were asked: the one that was away may be the one
+// that shows the master to be wrong.
+func (v *Verdict) Settled(members int) bool { return !v.Tie || v.Known >= members }
 
 // Confirm returns the members that two looks at the same pieces, at two places of the
 // log, both found to differ. One look may have met a fault of a moment.
@@ -237,10 +244,10 @@ func Confirm(pieces []Piece, first, second []Difference) []Verdict {
 			}
 			v := by[id]
 			if v == nil {
-				v = &Verdict{Node: id, Tie: true, Right: d.Right}
+				v = &Verdict{Node: id, Tie: true, Right: d.Right, Known: d.Known}
 				by[id] = v
 			}
-			v.Tie = v.Tie && d.Tie
+			v.Tie, v.Known = v.Tie && d.Tie, min(v.Known, d.Known)
 			v.Where = append(v.Where, pieces[d.Piece])
 		}
 	}

@@ -101,6 +101,7 @@ func TestLoadFull(t *testing.T) {
 		Copy:       Copy{Rate: 20 << 20},
 		Proxy:      Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
 		Switchover: Switchover{Limit: Duration(20 * time.Second), Drain: Duration(5 * time.Second)},
+		Audit:      Audit{Interval: Duration(30 * time.Minute), Rate: 700},
 		Logging:    Logging{Level: "debug", Format: "json"},
 	}
 	if d := cmp.Diff(want, c); d != "" {
