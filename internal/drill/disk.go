@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/phxsql/phxsql/internal/powerloss"
@@ -69,10 +70,16 @@ func (n *Node) Disk() *powerloss.Disk { return n.disk }
 // was not synced with them. Of that, chance lets a part survive; with a nil chance
 // nothing does. Only with Options.Disks.
 func (c *Cluster) LosePower(nodes []*Node, chance *rand.Rand) error {
+	var errs []error
+	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool {
+		if n.disk == nil { // it was added: its machine's disk loses nothing
+			errs = append(errs, n.KillAll())
+		}
+		return n.disk == nil
+	})
 	for _, n := range nodes {
 		n.disk.Freeze()
 	}
-	var errs []error
 	for _, n := range nodes {
 		errs = append(errs, n.losePower())
 	}

@@ -55,7 +55,9 @@ func breakDisk(name, part string, f powerloss.Fault, at aim) func(*rand.Rand) Fa
 			Break: func(_ context.Context, c *Cluster, m *Node) error {
 				hit = at(c, m, fair(dice))
 				for _, n := range hit {
-					n.disk.Set(part, f)
+					if n.disk != nil { // a node that was added has none
+						n.disk.Set(part, f)
+					}
 				}
 				return nil
 			},
@@ -87,8 +89,11 @@ func init() {
 	for _, p := range []struct{ name, text, part string }{
 		{"log", "the disk of the log", LogPart}, {"data", "the disk of the data", DataPart}, {"disk", "the whole disk", ""},
 	} {
-		for who, at := range map[string]aim{"master": onMaster, "follower": onFollower} {
-			text := p.text + " of a " + who
+		for _, w := range []struct {
+			who string
+			at  aim
+		}{{"master", onMaster}, {"follower", onFollower}} {
+			text, who, at := p.text+" of a "+w.who, w.who, w.at
 			add(p.name+"-sticks-"+who, 6, long, breakDisk(text+" sticks", p.part, powerloss.Fault{Stuck: true}, at))
 			add(p.name+"-full-"+who, 6, long, breakDisk(text+" is full", p.part, powerloss.Fault{Full: true}, at))
 			add(p.name+"-slow-"+who, 4, long, breakDisk(text+" is slow", p.part, powerloss.Fault{Delay: 300 * time.Millisecond}, at))

@@ -264,6 +264,7 @@ func (n *Node) Self(ctx context.Context) (api.MemberStatus, error) { return n.se
 
 // Stop asks the agent to stop, as an operator does, and waits.
 func (n *Node) Stop(ctx context.Context) error {
+	n.mendDisk()
 	if err := n.signal(syscall.SIGTERM); err != nil {
 		return err
 	}
