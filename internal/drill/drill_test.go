@@ -24,7 +24,7 @@ func TestASeedRepeatsItsSchedule(t *testing.T) {
 	draw := func(seed uint64) []drawn {
 		s := NewSchedule(seed, Kinds)
 		var out []drawn
-		for range 500 {
+		for range 3000 {
 			p := s.Next()
 			out = append(out, drawn{p.Kind.Name, p.Hold, p.Gap, p.Overlap, p.Dice})
 		}
@@ -47,7 +47,7 @@ func TestASeedRepeatsItsSchedule(t *testing.T) {
 		}
 	}
 	if len(seen) != len(Kinds) {
-		t.Errorf("500 faults are of %d of the %d kinds", len(seen), len(Kinds))
+		t.Errorf("3000 faults are of %d of the %d kinds", len(seen), len(Kinds))
 	}
 }
 

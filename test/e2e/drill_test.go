@@ -10,7 +10,7 @@ import (
 )
 
 // TestDrill runs the command that breaks a cluster and judges it, once with a seed that
-// stays and once with a new one.
+// stays and once with a new one. Disks have tests of their own.
 func TestDrill(t *testing.T) {
 	for _, d := range []struct {
 		name string
@@ -18,7 +18,8 @@ func TestDrill(t *testing.T) {
 	}{{"the same faults each time", 4}, {"new faults", rand.Uint32()}} {
 		t.Run(d.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "report")
-			cmd := exec.CommandContext(limit(t, 5*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "3", "--dir", out)
+			cmd := exec.CommandContext(limit(t, 5*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "3",
+				"--faults-of", "kill,pause,hang,partition,orderly", "--dir", out)
 			said, err := cmd.CombinedOutput()
 			t.Logf("%s", said)
 			if err != nil {
