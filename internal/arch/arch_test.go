@@ -94,6 +94,7 @@ var rules = []rule{
 	{"the core has no I/O, no clock and no goroutines", []string{"paxos"}, []string{"os", "net", "net/", "sync", "sync/", "context", "log", "log/", "wal", "vfs"}, nil},
 	{"protocol packages know no consensus", []string{"internal/binlog", "internal/semisync", "internal/gtid", "internal/entry"}, []string{"paxos", "wal", "internal/host", "internal/replica"}, nil},
 	{"decisions have no I/O", []string{"internal/cluster"}, []string{"os", "os/", "net", "net/", "io", "io/", "sync", "sync/", "context", "log/", "internal/"}, nil},
+	{"events are values", []string{"internal/events"}, []string{"os", "os/", "net", "net/", "io", "io/", "sync", "sync/", "context", "log/", "internal/"}, nil},
 	{"the simulator must own every goroutine and clock", []string{"internal/replica"}, []string{"sync", "sync/", "context", "os", "net", "net/", "internal/"}, nil},
 	{"relay and proxy declare what they need", []string{"internal/relay", "internal/proxy"}, []string{"internal/host", "internal/agent", "internal/cluster", "internal/mysqld", "internal/transport", "wal"}, nil},
 }
