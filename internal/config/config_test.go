@@ -97,6 +97,7 @@ func TestLoadFull(t *testing.T) {
 			},
 		},
 		Consensus:  Consensus{Lease: Duration(2 * time.Second), Heartbeat: Duration(250 * time.Millisecond)},
+		Health:     Health{StallLimit: Duration(5 * time.Second), MinFree: 1 << 30},
 		Log:        Log{Keep: 16 << 20, Limit: 1 << 30},
 		Copy:       Copy{Rate: 20 << 20},
 		Proxy:      Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
