@@ -56,6 +56,7 @@ type rotting struct {
 	nodes []*node
 	disk  *vfs.Mem // of the third member
 	at    []paxos.Instance
+	last  paxos.Instance // newest instance that the third member has
 }
 
 func (r *rotting) value(k int) []byte { return []byte(fmt.Sprintf("this is value %04d", k)) }
@@ -70,22 +71,37 @@ func startRotting(t *testing.T) *rotting {
 	r.disk = disks[2]
 	lead := waitLeader(t, r.nodes...)
 	for k := range 20 {
-		told := make(chan paxos.Instance, 1)
-		if err := lead.group.Propose(r.value(k), func(i paxos.Instance, err error) {
-			if err != nil {
-				t.Errorf("a value was lost: %v", err)
-			}
-			told <- i
-		}); err != nil {
+		r.at = append(r.at, proposeTo(t, lead, r.value(k)))
+	}
+	// What is chosen is noted with the next write: it goes on until that is on the disk.
+	for noted := paxos.Instance(0); noted < r.at[19]; {
+		r.last = proposeTo(t, lead, []byte("another"))
+		if err := r.nodes[2].group.WaitChosen(t.Context(), r.last); err != nil {
 			t.Fatal(err)
 		}
-		r.at = append(r.at, <-told)
-	}
-	if err := r.nodes[2].group.WaitChosen(t.Context(), r.at[19]); err != nil {
-		t.Fatal(err)
+		st, err := replica.Recover(r.nodes[2].log, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		noted = st.Chosen
 	}
 	r.nodes[2].close()
 	return r
+}
+
+// proposeTo has a value chosen and returns where.
+func proposeTo(t *testing.T, lead *node, value []byte) paxos.Instance {
+	t.Helper()
+	told := make(chan paxos.Instance, 1)
+	if err := lead.group.Propose(value, func(i paxos.Instance, err error) {
+		if err != nil {
+			t.Errorf("a value was lost: %v", err)
+		}
+		told <- i
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return <-told
 }
 
 // start starts the third member again.
@@ -161,7 +177,7 @@ func TestALostVoteIsNotRepaired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vote := paxos.Entry{Instance: r.at[19] + 2, Ballot: paxos.Ballot{Round: 9, Node: 1}, Kind: paxos.Normal, Data: []byte("a vote that counts")}
+	vote := paxos.Entry{Instance: r.last + 2, Ballot: paxos.Ballot{Round: 9, Node: 1}, Kind: paxos.Normal, Data: []byte("a vote that counts")}
 	if _, err := l.Append(wal.Record{Kind: wal.KindEntry, Index: uint64(vote.Instance), Payload: paxos.AppendEntry(nil, vote)}); err != nil {
 		t.Fatal(err)
 	}
