@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -51,44 +49,7 @@ func undone(t *testing.T, c *drill.Cluster, ddl string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := c.Open(m.RW, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	writer, err := db.Conn(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	watcher, err := db.Conn(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Isolate(); err != nil {
-		t.Fatal(err)
-	}
-	told := make(chan error, 1)
-	go func() {
-		_, err := writer.ExecContext(context.WithoutCancel(ctx), ddl)
-		told <- err
-	}()
-	waiting := drill.Eventually(ctx, func() error {
-		var n int
-		err := watcher.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for semi-sync ACK%'").Scan(&n)
-		if err == nil && n == 0 {
-			err = errors.New("it does not wait yet")
-		}
-		return err
-	})
-	if err := m.KillAll(); err != nil {
-		t.Fatal(err)
-	}
-	if waiting != nil {
-		t.Fatalf("the statement was not seen waiting for a majority: %v", waiting)
-	}
-	if err := <-told; err == nil {
-		t.Fatal("the client was told that it is done")
-	}
+	strand(t, c, m, ddl)
 	// Another node must lead before the old one's network comes back: the kernel
 	// still holds what the dead process had sent.
 	if err := drill.Eventually(ctx, func() error { return c.MasterBesides(ctx, m) }); err != nil {
