@@ -71,11 +71,19 @@ func (s *Server) addMember(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, res, err)
 }
 
+// named refuses a request that names no member.
+func named(member string) error {
+	if member == "" {
+		return BadRequest("bad_member", "no member is named", "phxsql member list shows them")
+	}
+	return nil
+}
+
 func (s *Server) removeMember(w http.ResponseWriter, r *http.Request) {
 	var req RemoveRequest
 	err := readJSON(w, r, &req)
-	if err == nil && req.Member == "" {
-		err = BadRequest("bad_member", "no member is named", "phxsql member list shows them")
+	if err == nil {
+		err = named(req.Member)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -22,8 +22,8 @@ const restartPath = "/v1/members/restart"
 func (s *Server) restartMember(w http.ResponseWriter, r *http.Request) {
 	var req RestartRequest
 	err := readJSON(w, r, &req)
-	if err == nil && req.Member == "" {
-		err = BadRequest("bad_member", "no member is named", "phxsql member list shows them")
+	if err == nil {
+		err = named(req.Member)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -208,7 +209,7 @@ func (s *server) executed() *gtid.Set {
 // replicate makes the server a replica of the source at addr.
 func (s *server) replicate(addr net.Addr) {
 	s.t.Helper()
-	s.exec(ReplicateStatement(addr.(*net.TCPAddr), "repl", "relay-secret", 200*time.Millisecond))
+	s.exec(replicateStatement(addr.(*net.TCPAddr), "repl", "relay-secret", 200*time.Millisecond))
 	s.exec("START REPLICA")
 }
 
@@ -290,3 +291,15 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		}
 	}
 }
+
+// replicateStatement makes a server the replica of a Source at addr, with the settings
+// that a node gives its server.
+func replicateStatement(addr *net.TCPAddr, user, password string, heartbeat time.Duration) string {
+	return fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '%s', SOURCE_PORT = %d, SOURCE_USER = %s, "+
+		"SOURCE_PASSWORD = %s, SOURCE_AUTO_POSITION = 1, REQUIRE_ROW_FORMAT = 1, GTID_ONLY = 1, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, "+
+		"SOURCE_HEARTBEAT_PERIOD = %.3f", addr.IP, addr.Port, quote(user), quote(password), heartbeat.Seconds())
+}
+
+// quote makes a string literal that holds under every sql_mode but needs no
+// backslash in the text.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -264,18 +264,3 @@ func (s *Source) judge(ctx context.Context, set *gtid.Set) error {
 		timer.Stop()
 	}
 }
-
-// ReplicateStatement returns the statement that makes a server the replica of a
-// Source at addr, for START REPLICA to follow. It states what newer servers
-// have other defaults for: TLS, which a loopback listener does not offer, and
-// the number of attempts, which must not end. Passwords must not be logged: run
-// it as it is.
-func ReplicateStatement(addr *net.TCPAddr, user, password string, heartbeat time.Duration) string {
-	return fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '%s', SOURCE_PORT = %d, SOURCE_USER = %s, "+
-		"SOURCE_PASSWORD = %s, SOURCE_AUTO_POSITION = 1, REQUIRE_ROW_FORMAT = 1, GTID_ONLY = 1, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, "+
-		"SOURCE_HEARTBEAT_PERIOD = %.3f", addr.IP, addr.Port, quote(user), quote(password), heartbeat.Seconds())
-}
-
-// quote makes a string literal that holds under every sql_mode but needs no
-// backslash in the text.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
