@@ -152,7 +152,7 @@ func (a *Agent) check(ctx context.Context) error {
 	if a.secret, err = identity.LoadSecret(a.cfg.Cluster.SecretFile); err != nil {
 		return err
 	}
-	if a.creds, err = a.secret.Credentials(a.cfg.Node.ID); err != nil {
+	if a.creds, err = a.secret.CredentialsUnder(a.cfg.Node.ID, identity.Terms{Lifetime: a.cfg.Cluster.CertificateLifetime.D()}); err != nil {
 		return err
 	}
 	a.install, err = engine.Find(ctx, engine.Options{Basedir: a.cfg.Engine.Basedir})

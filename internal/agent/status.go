@@ -139,6 +139,7 @@ func (a *Agent) member() api.MemberStatus {
 	if ids := a.retention.holders.Load(); ids != nil {
 		m.Log.HeldBy = *ids
 	}
+	m.CertificateExpires = a.creds.Expires().UTC()
 	at := a.settings.at()
 	m.SettingsAt, m.AccountsAt = &at, a.settings.accounts.rotated()
 	if a.retention.full.Load() {
