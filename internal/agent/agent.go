@@ -298,6 +298,7 @@ func (a *Agent) buildPorts() error {
 	a.loop.early = a.loop.restored
 	a.loop.diskFull, a.loop.expelled, a.loop.canaries = a.host.DiskFull, a.expelled, &a.canaries
 	a.loop.ticks = func() (uint64, bool) { return ticksOf(a.db.PID()) }
+	a.loop.restarting = a.db.restarting
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role
 	a.loop.told = a.toldOf()
