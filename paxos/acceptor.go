@@ -1,6 +1,8 @@
 package paxos
 
-// This file is the acceptor and the learner: phase 1b, phase 2b, leases granted.
+import "time"
+
+// This file is the acceptor and the learner: phase 1b and phase 2b.
 
 // refusal says why a candidate would not be promised m.Ballot now.
 func (c *Core) refusal(m *Message) Reject {
@@ -85,7 +87,7 @@ func (c *Core) onPrepare(m *Message) {
 	c.promise(m.Ballot)
 	if m.From != c.cfg.Self {
 		c.abandonAttempt()
-		c.postpone(c.now.Add(c.cfg.Lease))
+		c.postpone(c.now.Add(c.grants.length))
 	}
 	var es []Entry
 	if first := max(m.First, c.chosen+1); c.win.last() >= first {
@@ -125,11 +127,11 @@ func (c *Core) onAccept(m *Message) {
 		c.free(Message{Kind: MsgAccepted, To: m.From, Ballot: m.Ballot, Reject: RejectBallot, Promised: c.promised, Chosen: c.chosen})
 		return
 	}
-	c.follow(m)
+	granted := c.follow(m)
 	gap, fresh := c.accept(m)
 	c.countChosen(m.Chosen)
 	a := Message{
-		Kind: MsgAccepted, To: m.From, Ballot: m.Ballot, Able: c.able, Chosen: c.chosen, Sent: m.Sent,
+		Kind: MsgAccepted, To: m.From, Ballot: m.Ballot, Able: c.able, Chosen: c.chosen, Sent: m.Sent, Lease: granted,
 		First: m.First + Instance(len(m.Entries)), Received: c.held, Through: c.held,
 	}
 	if gap {
@@ -140,12 +142,13 @@ func (c *Core) onAccept(m *Message) {
 		return
 	}
 	// Nothing new: the lease is granted at once, without waiting for the disk.
-	a.Through = c.durable
+	a.Through, a.Lease = c.durable, min(granted, c.grants.assured)
 	c.free(a)
 }
 
-// follow takes the sender for the leader and grants it a lease.
-func (c *Core) follow(m *Message) {
+// follow takes the sender for the leader and grants it a lease, whose length it
+// returns: an answer may say it when all records so far are on disk.
+func (c *Core) follow(m *Message) time.Duration {
 	if c.phase != following {
 		if c.phase == leading {
 			c.stepDown()
@@ -159,26 +162,8 @@ func (c *Core) follow(m *Message) {
 		c.flushAck()
 	}
 	c.promise(m.Ballot)
-	c.grant(m)
-}
-
-// grant lets the sender lead alone for another lease.
-func (c *Core) grant(m *Message) {
-	c.leader = m.From
-	c.leaseOf = m.Ballot
-	c.leaseEnd = c.now.Add(c.cfg.Lease)
-	c.postpone(c.leaseEnd)
-}
-
-// onRenew grants the lease anew to the leader that is followed already; the
-// first grant of a ballot waits for the disk and comes with an acceptance.
-func (c *Core) onRenew(m *Message) {
-	if c.phase == leading || m.Ballot != c.ballot || c.durableAt != c.ballot || m.Ballot.Less(c.promised) {
-		return
-	}
-	c.abandonAttempt()
-	c.grant(m)
-	c.free(Message{Kind: MsgRenewed, To: m.From, Ballot: m.Ballot, Able: c.able, Sent: m.Sent})
+	c.assureBound()
+	return c.grant(m)
 }
 
 // flushAck forgets an acknowledgement that was due under another ballot.

@@ -2,12 +2,15 @@ package paxos
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -39,11 +42,27 @@ func sampleMessages() []Message {
 	}
 }
 
-// TestWireFormatStaysAsItIs compares with bytes that earlier versions wrote.
+// sampleLeases are messages that say how long a lease is: an addition within version 1
+// that older releases do not see.
+func sampleLeases() []Message {
+	return []Message{
+		{Kind: MsgAccept, From: 1, To: 2, Ballot: Ballot{3, 1}, First: 7, Chosen: 6, Sent: 123456789, Lease: 900 * time.Millisecond},
+		{Kind: MsgAccepted, Able: true, From: 2, To: 1, Ballot: Ballot{3, 1}, First: 9, Through: 8, Received: 8, Chosen: 5, Sent: 123456789, Lease: 1},
+		{Kind: MsgRenew, From: 1, To: 2, Ballot: Ballot{3, 1}, Sent: 1, Lease: MaxLease},
+		{Kind: MsgRenewed, Able: true, From: 2, To: 1, Ballot: Ballot{3, 1}, Sent: 1, Lease: 3 * time.Second},
+	}
+}
+
+// TestWireFormatStaysAsItIs compares with bytes that earlier releases wrote.
 func TestWireFormatStaysAsItIs(t *testing.T) {
-	const name = "testdata/wire_v1.golden"
+	for name, msgs := range map[string][]Message{"testdata/wire_v1.golden": sampleMessages(), "testdata/wire_v1_lease.golden": sampleLeases()} {
+		t.Run(name, func(t *testing.T) { compareWithGolden(t, name, msgs) })
+	}
+}
+
+func compareWithGolden(t *testing.T, name string, msgs []Message) {
 	var lines []string
-	for _, m := range sampleMessages() {
+	for _, m := range msgs {
 		lines = append(lines, m.Kind.String()+" "+hex.EncodeToString(m.AppendTo(nil)))
 	}
 	got := strings.Join(lines, "\n") + "\n"
@@ -69,12 +88,42 @@ func TestWireFormatStaysAsItIs(t *testing.T) {
 		if err != nil {
 			t.Fatalf("line %d: %v", i+1, err)
 		}
-		if d := cmp.Diff(sampleMessages()[i], m); d != "" {
+		if d := cmp.Diff(msgs[i], m); d != "" {
 			t.Errorf("line %d decodes to something else (-want +got):\n%s", i+1, d)
 		}
 		if m.EncodedSize() != len(b) {
 			t.Errorf("line %d: size %d, want %d", i+1, m.EncodedSize(), len(b))
 		}
+	}
+}
+
+// TestOlderReleasesSeeNoLease: what the length of a lease adds to a message lies where a
+// release that does not know it looks at nothing, and without it the bytes are the same.
+func TestOlderReleasesSeeNoLease(t *testing.T) {
+	for _, m := range sampleLeases() {
+		with := m.AppendTo(nil)
+		m.Lease = 0
+		without := m.AppendTo(nil)
+		with[2] &^= flagLease
+		copy(with[56:72], without[56:72]) // the consent, which these kinds do not have
+		if !bytes.Equal(with, without) {
+			t.Errorf("%v differs by more than the flag and the consent:\n%x\n%x", m.Kind, with, without)
+		}
+	}
+}
+
+// TestLeasesOutOfRangeAreMalformed: a member must not count on a length that nobody grants.
+func TestLeasesOutOfRangeAreMalformed(t *testing.T) {
+	for _, n := range []uint64{0, uint64(MaxLease) + 1, 1 << 63, 1<<64 - 1} {
+		b := sampleLeases()[3].AppendTo(nil)
+		binary.LittleEndian.PutUint64(b[56:], n)
+		if _, err := DecodeMessage(b); !errors.Is(err, ErrMalformed) {
+			t.Errorf("a lease of %d ns: %v", n, err)
+		}
+	}
+	m := Message{Kind: MsgPrepare, From: 1, To: 2, Lease: time.Second, Consent: Ballot{3, 2}}
+	if got, err := DecodeMessage(m.AppendTo(nil)); err != nil || got.Lease != 0 || got.Consent != m.Consent {
+		t.Errorf("a message with a consent carries a lease: %v, %v", got, err)
 	}
 }
 
@@ -91,7 +140,7 @@ func TestMessagesOfNewerKindsAreNamed(t *testing.T) {
 }
 
 func TestDecodersRefuseWhatIsCut(t *testing.T) {
-	for _, m := range sampleMessages() {
+	for _, m := range slices.Concat(sampleMessages(), sampleLeases()) {
 		b := m.AppendTo(nil)
 		for n := range b {
 			if _, err := DecodeMessage(b[:n]); !errors.Is(err, ErrMalformed) {
@@ -105,7 +154,7 @@ func TestDecodersRefuseWhatIsCut(t *testing.T) {
 }
 
 func FuzzDecodeMessage(f *testing.F) {
-	for _, m := range sampleMessages() {
+	for _, m := range slices.Concat(sampleMessages(), sampleLeases()) {
 		f.Add(m.AppendTo(nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

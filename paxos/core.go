@@ -32,8 +32,10 @@ import (
 // Config holds what a Core needs to know besides its State. Rand must not be nil.
 type Config struct {
 	Self NodeID
-	// Lease is how long a follower refuses everybody else after it heard from
-	// the leader.
+	// Lease is how long a follower refuses everybody else after it heard from the
+	// leader, from the start until EventLease says otherwise; MaxLease at most. A member
+	// says with each grant how long it is, so members may differ. Only among members of a
+	// release that does not say so it must be the same everywhere.
 	Lease time.Duration
 	// Heartbeat is the longest silence of a leader towards a member.
 	Heartbeat time.Duration
@@ -116,6 +118,7 @@ const (
 	EventTransfer  EventKind = 6 // To: renounce leadership in favour of To (0: of anybody)
 	EventFetched   EventKind = 7 // To: a Fetch has been answered; Through is the last instance sent, 0 for none
 	EventReadIndex EventKind = 8 // Token: asks for a ReadIndex with this token, which may never come
+	EventLease     EventKind = 9 // Lease: grant leases of this length from now on; nothing happens unless it is in (0, MaxLease]
 )
 
 // Event is one input of Step.
@@ -129,6 +132,7 @@ type Event struct {
 	To      NodeID
 	Through Instance
 	Token   uint64
+	Lease   time.Duration
 }
 
 // phase says where a member is on its way to leadership.
@@ -175,6 +179,7 @@ type Core struct {
 	vowed     Instance // through where a vow of the own, under ballot, is out or came back
 	leaseOf   Ballot   // newest ballot of the member that the lease was granted to
 	leaseEnd  Time
+	grants    lengths
 	ack       Message // acknowledgement to be vowed at the next Take, when ackDue
 	ackDue    bool
 
@@ -198,8 +203,9 @@ func New(cfg Config, st State, now Time) *Core {
 	// A member that forgot its lease with its memory may have granted one up to
 	// this moment.
 	if !c.promised.IsZero() {
-		c.barred = now.Add(cfg.Lease)
+		c.barred = now.Add(max(cfg.Lease, st.Lease))
 	}
+	c.grants = lengths{length: cfg.Lease, bound: st.Lease, assured: st.Lease, longUntil: c.barred}
 	c.postpone(c.barred)
 	return c
 }
@@ -251,6 +257,8 @@ func (c *Core) Step(now Time, ev Event) {
 		c.fetched(ev.To, ev.Through)
 	case EventReadIndex:
 		c.readIndex(ev.Token)
+	case EventLease:
+		c.setLease(ev.Lease)
 	}
 	if c.phase == leading {
 		c.proposeMembers()
@@ -339,6 +347,7 @@ func (c *Core) tick() {
 	if c.chosen > c.recorded && len(c.eff.Records) == 0 {
 		c.recordChosen()
 	}
+	c.relaxBound()
 	switch c.phase {
 	case leading:
 		c.tickLeader()

@@ -36,6 +36,9 @@ func (m Message) String() string {
 			fmt.Fprintf(&b, " %s=%d", f.name, f.i)
 		}
 	}
+	if m.Lease != 0 && (m.Kind == MsgAccepted || m.Kind == MsgRenewed) {
+		fmt.Fprintf(&b, " lease=%v", m.Lease)
+	}
 	for i, e := range m.Entries {
 		sep := ", "
 		if i == 0 {

@@ -6,7 +6,7 @@ import (
 )
 
 // This file is the leader: phase 2 in a pipeline, progress of each member,
-// lease, membership barrier.
+// membership barrier.
 
 // peer is what a leader knows of a member, itself included.
 type peer struct {
@@ -22,6 +22,7 @@ type peer struct {
 	shipped  Instance // sent from the log through here; the next piece waits until it has arrived
 	sentAt   Time     // the newest MsgAccept that it answered was sent then
 	granted  Time     // the newest message with which it granted the lease was sent then
+	until    Time     // the lease that it granted ends then, on the leader's clock
 	lastSend Time
 	resetAt  Time // next was set back then; answers to older messages say nothing about losses
 }
@@ -195,7 +196,7 @@ func (c *Core) sendAccept(p *peer, es []Entry) {
 	for i := range es {
 		es[i].Ballot = c.ballot // chosen entries may still carry the ballot of an earlier leader
 	}
-	c.free(Message{Kind: MsgAccept, To: p.id, Ballot: c.ballot, First: p.next, Entries: es, Chosen: c.chosen, Sent: c.now})
+	c.free(Message{Kind: MsgAccept, To: p.id, Ballot: c.ballot, First: p.next, Entries: es, Chosen: c.chosen, Sent: c.now, Lease: c.grants.length})
 	p.next += Instance(len(es))
 	p.told, p.lastSend = c.chosen, c.now
 }
@@ -235,7 +236,7 @@ func (c *Core) onAccepted(m *Message) {
 	}
 	p.able = m.Able
 	p.sentAt = max(p.sentAt, m.Sent)
-	p.granted = max(p.granted, m.Sent)
+	c.noteGrant(p, m)
 	p.match = max(p.match, min(m.Through, c.lead.last))
 	c.redirect(p, m)
 	c.renewLease()
@@ -307,43 +308,6 @@ func (c *Core) passBarrier() {
 	c.raise()
 }
 
-// renewLease computes the end of the lease from what a majority answered: it
-// starts when the oldest of their messages was sent, and is shorter than what
-// they grant by what the clocks' rates may differ.
-func (c *Core) renewLease() {
-	var buf [MaxMembers]Time
-	n := 0
-	for i := range c.lead.peers {
-		p := &c.lead.peers[i]
-		if !p.votes {
-			continue
-		}
-		buf[n] = p.granted
-		if p.id == c.cfg.Self {
-			buf[n] = c.now
-		}
-		n++
-	}
-	sent := buf[:n]
-	slices.Sort(sent)
-	oldest := sent[n-c.members.Quorum()]
-	if oldest == 0 {
-		c.lead.lease = 0
-		return
-	}
-	held := float64(c.cfg.Lease) * (1 - c.cfg.ClockError) / (1 + c.cfg.ClockError)
-	c.lead.lease = oldest.Add(time.Duration(held))
-}
-
-// LeaseEnd is until when this member alone may lead, on its own clock; 0 when
-// it holds no lease.
-func (c *Core) LeaseEnd() Time {
-	if c.phase != leading || c.lead.start == 0 {
-		return 0
-	}
-	return c.lead.lease
-}
-
 func (c *Core) tickLeader() {
 	if c.patienceEnds() {
 		c.stepDown()
@@ -361,37 +325,12 @@ func (c *Core) tickLeader() {
 		if p.id == c.cfg.Self {
 			continue
 		}
-		if c.now >= max(p.sentAt, c.lead.since).Add(2*c.cfg.Lease) {
+		if c.now >= max(p.sentAt, c.lead.since).Add(2*c.grants.length) {
 			p.probing = true
 		}
 		if c.now >= p.lastSend.Add(c.cfg.Heartbeat) || p.told < c.chosen && !p.probing {
 			c.sendAccept(p, nil)
 		}
-	}
-}
-
-// renew asks for the lease apart from the entries, which may keep a connection
-// or a disk busy for longer than the lease.
-func (c *Core) renew() {
-	if c.now < c.lead.renewed.Add(c.cfg.Heartbeat) {
-		return
-	}
-	c.lead.renewed = c.now
-	for i := range c.lead.peers {
-		if p := &c.lead.peers[i]; p.id != c.cfg.Self {
-			c.free(Message{Kind: MsgRenew, To: p.id, Ballot: c.ballot, Sent: c.now})
-		}
-	}
-}
-
-func (c *Core) onRenewed(m *Message) {
-	if c.phase != leading || m.Ballot != c.ballot {
-		return
-	}
-	if p := c.lead.peer(m.From); p != nil {
-		p.able = m.Able
-		p.granted = max(p.granted, m.Sent)
-		c.renewLease()
 	}
 }
 
@@ -406,7 +345,7 @@ func (c *Core) patienceEnds() bool {
 	if c.lead.lapsed == 0 {
 		c.lead.lapsed = c.now
 	}
-	return c.now >= c.lead.lapsed.Add(c.cfg.Lease)
+	return c.now >= c.lead.lapsed.Add(c.grants.length)
 }
 
 // Progress is what a leader knows of a member.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // MessageKind tells what a message asks or answers.
@@ -25,11 +26,17 @@ const (
 	// MsgRenew and its answer renew the lease and say nothing of the log, so
 	// that they may overtake the entries that a busy connection carries.
 	MsgRenew   MessageKind = 10 // the leader of Ballot is there; Sent is its clock
-	MsgRenewed MessageKind = 11 // the lease of Ballot is renewed; Sent is echoed
+	MsgRenewed MessageKind = 11 // a lease of length Lease is granted to Ballot; Sent is echoed
 	// MsgReadIndex and its answer let any member read its own state; see ReadIndex.
 	MsgReadIndex MessageKind = 12 // asks the leader what is chosen; Sent is the asker's token
 	MsgReadAt    MessageKind = 13 // everything answered to anybody before the question is within Chosen; Sent is echoed
 )
+
+// saysLease reports whether messages of this kind may carry the length of a lease, in
+// the place of the consent that they do not have.
+func (k MessageKind) saysLease() bool {
+	return k == MsgAccept || k == MsgAccepted || k == MsgRenew || k == MsgRenewed
+}
 
 var messageNames = [...]string{"", "canvass", "opinion", "prepare", "promise", "accept", "accepted", "handover", "learn", "ask", "renew", "renewed", "readindex", "readat"}
 
@@ -77,20 +84,30 @@ type Message struct {
 	Received Instance // Accepted: contiguously received under Ballot, not necessarily durable
 	Chosen   Instance // everything through Chosen is chosen, as far as the sender knows
 	Sent     Time     // Accept: the leader's clock when sent; Accepted: that value echoed; ReadIndex, ReadAt: a token
-	Entries  []Entry
+	// Lease is in Accepted and Renewed the length of the lease that the sender grants,
+	// by its own clock and from when it received what it answers; in Accept and Renew it
+	// is not zero to say that the sender counts by that. Zero comes from a release that
+	// grants, or counts by, the Config.Lease that all members of its cluster share.
+	Lease   time.Duration
+	Entries []Entry
 }
 
 // Wire layout of a message; all integers are little-endian.
 //
-//	 0  kind u8 | reject u8 | flags u8 (bit 0 able) | version u8
+//	 0  kind u8 | reject u8 | flags u8 (bit 0 able, bit 1 lease) | version u8
 //	 4  number of entries u32
 //	 8  from u64 | to u64
-//	24  ballot (round u64, node u64) | promised | consent
+//	24  ballot (round u64, node u64) | promised | consent; with flag bit 1, in kinds that
+//	    have no consent (accept, accepted, renew, renewed): 56 lease i64, nanoseconds | 0 u64
 //	72  first u64 | through u64 | received u64 | chosen u64 | sent u64
 //	112 entries: instance u64, ballot round u64, ballot node u64, kind u8, 3 zero bytes, length u32, data
 const (
 	messageHeader = 112
 	entryHeader   = 32
+
+	// The flags of a message.
+	flagAble  = 1
+	flagLease = 2
 
 	// WireVersion is the version of the message layout.
 	WireVersion = 1
@@ -148,13 +165,18 @@ func (m *Message) appendHead(b []byte) []byte {
 	le := binary.LittleEndian
 	var flags byte
 	if m.Able {
-		flags |= 1
+		flags |= flagAble
+	}
+	consent := m.Consent
+	if m.Lease > 0 && m.Kind.saysLease() {
+		flags |= flagLease
+		consent = Ballot{Round: uint64(m.Lease)}
 	}
 	b = append(b, byte(m.Kind), byte(m.Reject), flags, WireVersion)
 	b = le.AppendUint32(b, uint32(len(m.Entries)))
 	b = le.AppendUint64(b, uint64(m.From))
 	b = le.AppendUint64(b, uint64(m.To))
-	for _, x := range [...]Ballot{m.Ballot, m.Promised, m.Consent} {
+	for _, x := range [...]Ballot{m.Ballot, m.Promised, consent} {
 		b = le.AppendUint64(b, x.Round)
 		b = le.AppendUint64(b, uint64(x.Node))
 	}
@@ -192,11 +214,17 @@ func DecodeMessage(b []byte) (Message, error) {
 	u := func(at int) uint64 { return le.Uint64(b[at:]) }
 	bal := func(at int) Ballot { return Ballot{Round: u(at), Node: NodeID(u(at + 8))} }
 	m := Message{
-		Kind: MessageKind(b[0]), Reject: Reject(b[1]), Able: b[2]&1 != 0,
+		Kind: MessageKind(b[0]), Reject: Reject(b[1]), Able: b[2]&flagAble != 0,
 		From: NodeID(u(8)), To: NodeID(u(16)),
 		Ballot: bal(24), Promised: bal(40), Consent: bal(56),
 		First: Instance(u(72)), Through: Instance(u(80)), Received: Instance(u(88)), Chosen: Instance(u(96)),
 		Sent: Time(u(104)),
+	}
+	if b[2]&flagLease != 0 && m.Kind.saysLease() {
+		m.Lease, m.Consent = time.Duration(m.Consent.Round), Ballot{}
+		if m.Lease <= 0 || m.Lease > MaxLease {
+			return Message{}, fmt.Errorf("decode message: lease of %v: %w", m.Lease, ErrMalformed)
+		}
 	}
 	n := le.Uint32(b[4:])
 	rest := b[messageHeader:]

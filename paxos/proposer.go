@@ -56,7 +56,7 @@ func (c *Core) tickFollower() {
 // when nobody speaks to it: those who could may have left the membership, and what
 // says so may be what it lacks.
 func (c *Core) inquire() {
-	c.postpone(c.now.Add(c.cfg.Lease))
+	c.postpone(c.now.Add(c.grants.length))
 	for _, m := range c.members.List {
 		if m.ID != c.cfg.Self {
 			c.free(Message{Kind: MsgAsk, To: m.ID, First: c.chosen + 1})
@@ -261,7 +261,7 @@ func (c *Core) stepDown() {
 	c.lead = leadership{}
 	c.try = attempt{}
 	c.ackDue = false
-	c.postpone(c.now.Add(c.cfg.Lease))
+	c.postpone(c.now.Add(c.grants.length))
 }
 
 // transfer renounces leadership at once, and then names a successor that may
@@ -282,8 +282,8 @@ func (c *Core) transfer(to NodeID) {
 	b := c.ballot
 	c.replicate(false)
 	c.stepDown()
-	c.leaseOf, c.leaseEnd = b, c.now.Add(c.cfg.Lease) // lets nobody else in before the successor
-	c.postpone(c.now.Add(2 * c.cfg.Lease))
+	c.leaseOf, c.leaseEnd = b, c.now.Add(c.grants.length) // lets nobody else in before the successor
+	c.postpone(c.now.Add(2 * c.grants.length))
 	c.free(Message{Kind: MsgHandover, To: to, Ballot: b, Promised: c.promised, Chosen: c.chosen})
 }
 
@@ -299,6 +299,6 @@ func (c *Core) onHandover(m *Message) {
 	c.sawRound(m.Promised)
 	c.consent = m.Ballot
 	c.leader = 0
-	c.postpone(c.now.Add(c.cfg.Lease))
+	c.postpone(c.now.Add(c.grants.length))
 	c.prepare(false)
 }

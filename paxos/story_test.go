@@ -29,7 +29,9 @@ import (
 //	propose n=.. [a b c]    members n=.. voters=.. [witnesses=.. learners=..]
 //	transfer n=.. to=..     able n=.. [no]
 //	crash n=..              the member stops, what was not synced is lost
-//	restart n=..
+//	restart n=.. [lease=..] the configuration may say another length of leases
+//	length n=.. is=..       the member grants leases of another length from now on
+//	renew from=.. to=.. round=..   a leader of an older release, that does not count by what it is told
 //	show [n=..]             what members know
 //
 // With quiet a command prints nothing.
@@ -92,6 +94,10 @@ func (s *story) run(d *datadriven.TestData) error {
 		from, round := numbers(d, "from")[0], uint64(numbers(d, "round")[0])
 		n := s.nodes[numbers(d, "to")[0]-1]
 		s.step(n, Event{Kind: EventMessage, Message: &Message{Kind: MsgHandover, From: from, To: n.id, Ballot: Ballot{Round: round, Node: from}}})
+	case "renew":
+		from, round := numbers(d, "from")[0], uint64(numbers(d, "round")[0])
+		n := s.nodes[numbers(d, "to")[0]-1]
+		s.step(n, Event{Kind: EventMessage, Message: &Message{Kind: MsgRenew, From: from, To: n.id, Ballot: Ballot{Round: round, Node: from}, Sent: s.now}})
 	case "settle":
 		s.settle()
 	case "advance":
@@ -164,11 +170,29 @@ func (s *story) command(d *datadriven.TestData, n *storyNode) error {
 	case "crash":
 		n.pending, n.vows, n.up, n.lead = nil, nil, false, Leadership{}
 	case "restart":
-		s.start(n, fold(n.disk))
+		lease, err := length(d, "lease")
+		if err != nil {
+			return err
+		}
+		s.start(n, fold(n.disk), lease)
+	case "length":
+		lease, err := length(d, "is")
+		if err != nil {
+			return err
+		}
+		s.step(n, Event{Kind: EventLease, Lease: lease})
 	default:
 		return fmt.Errorf("unknown command %s", d.Cmd)
 	}
 	return nil
+}
+
+// length is an argument that is a duration, 0 when it is not given.
+func length(d *datadriven.TestData, key string) (time.Duration, error) {
+	if arg(d, key) == "" {
+		return 0, nil
+	}
+	return time.ParseDuration(arg(d, key))
 }
 
 func arg(d *datadriven.TestData, key string) string {
@@ -237,7 +261,7 @@ func (s *story) create(d *datadriven.TestData) error {
 		case !d.HasArg("blank") && id <= count:
 			n.disk = []Record{{Kind: RecordAccept, Entry: first}, {Kind: RecordMembers, Chosen: 1, Members: ms}}
 		}
-		s.start(n, fold(n.disk))
+		s.start(n, fold(n.disk), 0)
 	}
 	return nil
 }
@@ -250,6 +274,8 @@ func fold(recs []Record) State {
 		switch r.Kind {
 		case RecordPromise:
 			st.Promised = r.Ballot
+		case RecordLease:
+			st.Lease = r.Lease
 		case RecordAccept:
 			ents[r.Entry.Instance] = r.Entry
 		case RecordChosen:
@@ -267,8 +293,11 @@ func fold(recs []Record) State {
 	return st
 }
 
-func (s *story) start(n *storyNode, st State) {
+func (s *story) start(n *storyNode, st State, lease time.Duration) {
 	cfg := Defaults(n.id, func(int64) int64 { return 0 })
+	if lease > 0 {
+		cfg.Lease = lease
+	}
 	cfg.KeepBytes = s.keep
 	n.core, n.up = New(cfg, st, s.now), true
 	if n.core.campaignAt == 0 {
@@ -331,6 +360,8 @@ func describe(r Record) string {
 		return fmt.Sprintf("accept %v %s", r.Entry, text(r.Entry))
 	case RecordChosen:
 		return fmt.Sprintf("chosen %d", r.Chosen)
+	case RecordLease:
+		return fmt.Sprintf("leases of %v", r.Lease)
 	}
 	return fmt.Sprintf("members at %d: %s", r.Chosen, roles(r.Members))
 }

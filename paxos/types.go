@@ -100,6 +100,10 @@ const (
 	// chosen. Everything through that instance is chosen and was recorded before.
 	// It is one record, so that a crash cannot part the two.
 	RecordMembers RecordKind = 4
+	// RecordLease keeps the length of the longest lease that the member may have
+	// granted, in a slot of its own. It is on disk before a lease of that length is
+	// granted, and a shorter one takes its place only when all longer leases are over.
+	RecordLease RecordKind = 5
 )
 
 // Record is something to persist. Records are persisted in the order given.
@@ -109,13 +113,17 @@ type Record struct {
 	Entry  Entry    // RecordAccept
 	Chosen Instance // RecordChosen, RecordMembers
 
-	Members Members // RecordMembers
+	Members Members       // RecordMembers
+	Lease   time.Duration // RecordLease
 }
 
 // State is what a node remembers when it starts: the fold of its records.
 type State struct {
 	Promised Ballot
 	Chosen   Instance
+	// Lease is the longest lease that the node may have granted in an earlier life, 0
+	// when no record says so. Nodes of a release without RecordLease granted Config.Lease.
+	Lease time.Duration
 	// Members is the newest membership at or below Chosen; empty on a node
 	// that has never learned one.
 	Members Members

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -72,9 +71,6 @@ type Advertise struct {
 type Cluster struct {
 	// SecretFile holds the secret that proves membership.
 	SecretFile string `toml:"secret_file"`
-	// CertificateLifetime is how long the certificates live that the node issues to
-	// itself. Each is renewed after two thirds of that.
-	CertificateLifetime Duration `toml:"certificate_lifetime"`
 }
 
 // Engine configures the node's mysqld.
@@ -165,7 +161,7 @@ func Default() Config {
 	return Config{
 		Node:    Node{DataDir: "/var/lib/phxsql"},
 		Listen:  Addresses{RW: ":3306", RO: ":3307", Peer: ":3308", Admin: ":3309"},
-		Cluster: Cluster{SecretFile: "/etc/phxsql/cluster.secret", CertificateLifetime: Duration(identity.CertificateLifetime)},
+		Cluster: Cluster{SecretFile: "/etc/phxsql/cluster.secret"},
 		Engine: Engine{
 			BufferPoolSize: 128 << 20,
 			MaxConnections: 2000,

@@ -82,7 +82,8 @@ type Status struct {
 	Heard    paxos.Instance // newest instance that a leader said to be chosen
 	Lacking  paxos.Instance // oldest instance that others still have, where this member needs older ones: it needs a snapshot; else 0
 	Promised paxos.Ballot
-	Lease    time.Duration
+	Lease    time.Duration // what is left of the own one
+	Length   time.Duration // of the leases that this member grants
 	First    paxos.Instance
 	Progress []Progress // of a leader
 }
@@ -204,6 +205,19 @@ func (g *Group) Transfer(to paxos.NodeID) error {
 // go first.
 func (g *Group) SetCandidacy(able bool, delay time.Duration) {
 	g.command(paxos.Event{Kind: paxos.EventCandidacy, Able: able, Delay: delay})
+}
+
+// SetLease changes how long this member grants leases, until it is changed again or the
+// process ends. What is granted already is not cut short. Members may differ: each says
+// how long its leases are, and the leader counts by what a majority grants, itself
+// included; so a change is complete when all members have made it. Every member of the
+// group must run a release that says so (paxos.Config.Lease).
+func (g *Group) SetLease(d time.Duration) error {
+	if err := g.cfg.CheckLease(d); err != nil {
+		return fmt.Errorf("set lease of group %d: %w", g.id, err)
+	}
+	g.command(paxos.Event{Kind: paxos.EventLease, Lease: d})
+	return nil
 }
 
 // turn takes in everything that waits and carries out what comes of it.
@@ -506,7 +520,7 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 	g.inspect(func(c *paxos.Core) {
 		got <- Status{
 			View: g.Leader(), Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Lacking: c.Lacking(), Promised: c.Promised(),
-			Lease: g.LeaseRemaining(), First: g.First(), Progress: c.Progress(),
+			Lease: g.LeaseRemaining(), Length: c.LeaseLength(), First: g.First(), Progress: c.Progress(),
 		}
 	})
 	select {

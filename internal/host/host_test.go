@@ -340,3 +340,38 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// TestTheLengthOfLeasesChangesWhileTheGroupRuns: one member after the other grants longer
+// leases, proposals go on meanwhile, and the leader's lease becomes as long.
+func TestTheLengthOfLeasesChangesWhileTheGroupRuns(t *testing.T) {
+	_, nodes := startThree(t, onDisk(t))
+	lead := waitLeader(t, nodes...)
+	for _, d := range []time.Duration{0, 299 * time.Millisecond, -time.Second, paxos.MaxLease + 1} {
+		if err := lead.group.SetLease(d); !errors.Is(err, paxos.ErrLease) {
+			t.Fatalf("a lease of %v: %v", d, err)
+		}
+	}
+	const long = 10 * time.Minute
+	for k, n := range nodes {
+		if err := n.group.SetLease(long); err != nil {
+			t.Fatal(err)
+		}
+		if got := propose(t, lead, 100*k, 100); got != 100 {
+			t.Fatalf("chosen %d of 100", got)
+		}
+	}
+	poll, deadline := time.NewTicker(5*time.Millisecond), time.After(60*time.Second)
+	defer poll.Stop()
+	for lead.group.LeaseRemaining() < long/2 {
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatalf("the lease has %v left, all members grant %v", lead.group.LeaseRemaining(), long)
+		}
+	}
+	for k, n := range nodes {
+		if got := status(t, n).Length; got != long {
+			t.Errorf("member %d grants %v, want %v", k+1, got, long)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 	"github.com/phxsql/phxsql/wal"
@@ -46,6 +47,15 @@ func recoverMarks(log Reader, group wal.Group) (paxos.State, error) {
 			return st, fmt.Errorf("recover group %d: chosen mark of %d bytes", group, len(b))
 		}
 		st.Chosen = paxos.Instance(binary.LittleEndian.Uint64(b))
+	}
+	if b, ok := log.State(group, stateLease); ok {
+		if len(b) != 8 {
+			return st, fmt.Errorf("recover group %d: length of leases of %d bytes", group, len(b))
+		}
+		st.Lease = time.Duration(binary.LittleEndian.Uint64(b))
+		if st.Lease <= 0 || st.Lease > paxos.MaxLease {
+			return st, fmt.Errorf("recover group %d: leases of %v, the limit is %v", group, st.Lease, paxos.MaxLease)
+		}
 	}
 	newest := paxos.Instance(0)
 	for _, key := range []uint8{stateMembers, stateSnapshot} {
@@ -165,5 +175,6 @@ func (r *Replica) Install(log SyncedLog, cfg paxos.Config, through paxos.Instanc
 	if err != nil {
 		return nil, nil, err
 	}
+	next.Step(now, paxos.Event{Kind: paxos.EventLease, Lease: r.core.LeaseLength()})
 	return next, r.Abandon(), nil
 }

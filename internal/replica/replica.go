@@ -47,6 +47,7 @@ const (
 	stateChosen   = 2 // chosen through: u64
 	stateMembers  = 3 // newest valid membership: instance at which it was chosen u64, paxos.Members as JSON
 	stateSnapshot = 4 // newest snapshot installed: what it stands for ends here u64, paxos.Members valid behind it as JSON
+	stateLease    = 5 // longest lease that may have been granted: nanoseconds u64
 )
 
 // Done is called once for a proposed value: with the instance at which it was
@@ -248,6 +249,9 @@ func (r *Replica) persist(eff *paxos.Effects) error {
 		case paxos.RecordChosen:
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
 			rec.Kind, rec.Key = wal.KindState, stateChosen
+		case paxos.RecordLease:
+			b = binary.LittleEndian.AppendUint64(b, uint64(x.Lease))
+			rec.Kind, rec.Key = wal.KindState, stateLease
 		case paxos.RecordMembers:
 			b = binary.LittleEndian.AppendUint64(b, uint64(x.Chosen))
 			rec.Kind, rec.Key, rec.Payload = wal.KindState, stateMembers, x.Members.Encode()

@@ -58,6 +58,8 @@ type node struct {
 	fuse    int  // file operations until the disk fails; -1: it does not
 	burnt   bool // it has failed
 	able    bool
+	lasts   time.Duration // the length of leases in its configuration
+	old     bool          // it runs a release whose messages say no lengths
 
 	// Faults of the disk that do not end at once; see disk.go.
 	full    bool // the log waits for room
@@ -105,6 +107,7 @@ func (n *node) inject(op vfs.Op) vfs.Fault {
 func (n *node) start() {
 	w := n.w
 	n.fuse, n.burnt, n.sick, n.failed = -1, false, false, false
+	n.configure()
 	log, err := wal.Open(wal.Options{
 		FS: &vfs.Faulty{FS: n.mem, Inject: n.inject}, Dir: "/log", SegmentSize: w.p.segment, Inline: true, Salvage: true, Rand: randReader{w.rng},
 	})
@@ -147,6 +150,22 @@ func (n *node) start() {
 	w.judge.restarted(n, rep)
 	n.command(paxos.Event{Kind: paxos.EventCandidacy, Able: n.able})
 	w.queue.push(item{at: w.now + moment(w.between(0, w.p.tick)), kind: itemTick, node: n.index, life: n.life})
+}
+
+// configure draws what another life may change: the configured length of leases, and the
+// release. Members of the old one need the same length in all configurations.
+func (n *node) configure() {
+	w := n.w
+	switch {
+	case n.lasts == 0:
+		n.lasts = w.p.lease
+		n.old = w.p.mixed && w.rng.IntN(2) == 0
+	case w.p.mixed && !w.calm:
+		n.old = n.old && w.rng.IntN(4) > 0
+	}
+	if w.p.lengths && !w.p.mixed && w.rng.IntN(2) == 0 {
+		n.lasts = w.lengthOfLease()
+	}
 }
 
 // stop ends a life. A power cut may catch the disk in the middle of a write.

@@ -10,6 +10,8 @@ type profile struct {
 	members    int // that the group starts with
 	spares     int // blank nodes that may be added
 	lease      time.Duration
+	lengths    bool // nodes grant leases of different lengths, and change them
+	mixed      bool // some nodes run a release whose messages say no lengths
 	heartbeat  time.Duration
 	spread     time.Duration
 	tick       time.Duration
@@ -52,11 +54,13 @@ func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))
 // Those of Forget, other than that, are about snapshots: nodes are away for long and
 // the others forget the log. In those of Reads nodes ask for read indexes.
 // Those of Disk are about disks: bits flip, space runs out, syncs fail.
+// In those of Lengths, and no other, nodes grant leases of different lengths.
 const (
 	Reshuffle = 6
 	Forget    = 5
 	Reads     = 7
 	Disk      = 4
+	Lengths   = 11
 )
 
 // draw makes a profile. Most have some trouble of each kind; some have one kind
@@ -81,11 +85,11 @@ func draw(seed uint64, rng *rand.Rand) profile {
 		// more than the time between messages sees next to no progress.
 		p.delayMax = min(p.delayMax, 5*time.Millisecond)
 	}
-	for k := range p.weights {
+	for k := range p.weights[:troubleLength] {
 		p.weights[k] = oneOf(rng, 0, 1, 1, 4)
 	}
 	if rng.IntN(4) == 0 {
-		p.weights[rng.IntN(int(troubles))] = 30
+		p.weights[rng.IntN(int(troubleLength))] = 30
 	}
 	if p.spares > 0 {
 		p.weights[troubleMembers] += 4
@@ -100,6 +104,8 @@ func draw(seed uint64, rng *rand.Rand) profile {
 		p.weights[troubleRot] = 0
 	}
 	switch {
+	case seed%Lengths == 0:
+		p.makeLengths(rng)
 	case seed%Reshuffle == 0:
 		p.makeReshuffle(rng)
 	case seed%Forget == 0:
@@ -124,6 +130,19 @@ func (p *profile) makeDisk(rng *rand.Rand) {
 	}
 	p.every = oneOf(rng, 40*time.Millisecond, 80*time.Millisecond, 200*time.Millisecond)
 	p.length = between(rng, 2*time.Second, 6*time.Second)
+}
+
+// makeLengths makes a schedule of leases of different lengths, with leaders that are cut
+// off under them and members that start again and have forgotten what they granted.
+func (p *profile) makeLengths(rng *rand.Rand) {
+	p.lengths, p.mixed = true, rng.IntN(3) == 0
+	p.loss, p.forget, p.rot = oneOf(rng, 0, 0.01, 0.05), false, false
+	p.weights = [troubles]int{
+		troubleLength: 16, troubleIsolateLeader: 8, troublePartition: 6, troubleHealNet: 6, troubleCrash: 3, troubleRestart: 10,
+		troubleCrashLeader: 2, troublePause: 3, troubleTransfer: 2, troubleClock: 3, troubleOneWay: 2,
+	}
+	p.every = oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond)
+	p.length = between(rng, 4*time.Second, 12*time.Second)
 }
 
 // makeForget makes a schedule in which all nodes forget their logs as soon as they

@@ -29,6 +29,7 @@ const (
 	troubleRot
 	troubleFull
 	troubleSyncError
+	troubleLength
 	troubles
 )
 
@@ -95,10 +96,19 @@ func (w *world) trouble() {
 		w.fill(n)
 	case troubleSyncError:
 		n.sick = n.up
+	case troubleLength:
+		if !n.old {
+			n.command(paxos.Event{Kind: paxos.EventLease, Lease: w.lengthOfLease()})
+		}
 	}
 	if w.tracing {
 		w.tracef("-- trouble %d around n%d; cut %v", kind, n.id, w.cut)
 	}
+}
+
+// lengthOfLease draws a length.
+func (w *world) lengthOfLease() time.Duration {
+	return oneOf(w.rng, 300*time.Millisecond, 500*time.Millisecond, w.p.lease, w.p.lease, 2*time.Second, 5*time.Second)
 }
 
 // part cuts the nodes into two sides.

@@ -238,7 +238,7 @@ func (w *world) later(d time.Duration, k itemKind) {
 
 func (w *world) config(id paxos.NodeID) paxos.Config {
 	return paxos.Config{
-		Self: id, Lease: w.p.lease, Heartbeat: w.p.heartbeat, ClockError: w.p.clockError, Spread: w.p.spread,
+		Self: id, Lease: w.node(id).lasts, Heartbeat: w.p.heartbeat, ClockError: w.p.clockError, Spread: w.p.spread,
 		MaxInflight: w.p.inflight, MaxMessage: w.p.message, KeepBytes: w.p.keep, Rand: w.rng.Int64N,
 	}
 }
@@ -294,6 +294,9 @@ func (w *world) step(it *item) {
 	n := w.nodes[it.node]
 	if it.kind == itemMessage {
 		if n.up {
+			if n.old {
+				it.msg.Lease = 0
+			}
 			n.receive(it.msg)
 		}
 		return
@@ -371,6 +374,9 @@ func (w *world) deliver(from, to *node, m *paxos.Message, late bool) {
 			w.fail("codec", "%v: %v", m, err)
 		}
 		*c = got
+	}
+	if from.old {
+		c.Lease = 0
 	}
 	w.queue.push(item{at: at, kind: itemMessage, node: to.index, msg: c})
 }

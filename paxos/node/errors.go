@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/phxsql/phxsql/internal/host"
+	"github.com/phxsql/phxsql/paxos"
 )
 
 var (
@@ -28,6 +29,8 @@ var (
 	ErrNoGroup = errors.New("no such group on this node")
 	// ErrNoLease says that this member does not lead, or cannot prove it now.
 	ErrNoLease = errors.New("no valid lease")
+	// ErrLease refuses a length of leases that is out of range.
+	ErrLease = paxos.ErrLease
 	// ErrTrimmed says that the log no longer has what a state machine asks for.
 	ErrTrimmed = errors.New("the log is trimmed below what is asked for")
 	// ErrWrongLog says that this node's membership names another log than the one

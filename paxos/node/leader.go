@@ -135,6 +135,26 @@ func (n *Node) Transfer(id paxos.Group, to paxos.NodeID) error {
 	return nil
 }
 
+// SetLease changes how long this node grants leases in a group, until it is changed again
+// or the node is closed; Options.Lease is what the next Open begins with. It refuses what
+// is shorter than three heartbeats or longer than paxos.MaxLease with ErrLease.
+//
+// Nodes may differ, and none waits for another: each says with each grant how long it is.
+// The leader's lease lasts until each node of some majority, itself included, has let it
+// end. So change it on all nodes, in any order; a longer lease survives longer pauses, a
+// shorter one lets another node lead sooner. What was granted is not cut short: the first
+// election after a change to a shorter length may still take the longer one.
+func (n *Node) SetLease(id paxos.Group, length time.Duration) error {
+	g, err := n.group(id)
+	if err == nil {
+		err = g.log.SetLease(length)
+	}
+	if err != nil {
+		return fmt.Errorf("set lease: %w", err)
+	}
+	return nil
+}
+
 // SetCandidacy says whether this node may lead a group, and how long it lets others
 // go first.
 func (n *Node) SetCandidacy(id paxos.Group, able bool, delay time.Duration) error {

@@ -91,7 +91,8 @@ type Options struct {
 	// Insecure speaks without TLS, to everybody who knows the name of the cluster.
 	Insecure bool
 
-	// Lease, Heartbeat and ClockError are those of paxos.Config; 0 means its default.
+	// Lease, Heartbeat and ClockError are those of paxos.Config; 0 means its default. Nodes
+	// may have different leases; Heartbeat and ClockError are the same on all of them.
 	Lease, Heartbeat time.Duration
 	ClockError       float64
 	// MaxInFlight limits the bytes of a group's values between Propose and its

@@ -14,6 +14,7 @@ type Status struct {
 	Leader  paxos.NodeID
 	Leads   bool          // this node leads and knows everything chosen before its term
 	Lease   time.Duration // what is left of it
+	Length  time.Duration // of the leases that this node grants
 	Members paxos.Members
 	First   paxos.Instance // oldest in the log
 	Chosen  paxos.Instance
@@ -40,7 +41,7 @@ func (n *Node) Status(ctx context.Context, id paxos.Group) (Status, error) {
 		return Status{}, err
 	}
 	return Status{
-		Group: id, Leader: s.Leader, Leads: s.Leader == n.opt.ID && s.Ready, Lease: n.LeaseRemaining(id),
+		Group: id, Leader: s.Leader, Leads: s.Leader == n.opt.ID && s.Ready, Lease: n.LeaseRemaining(id), Length: s.Length,
 		Members: s.Members, First: s.First, Chosen: s.Chosen, Applied: paxos.Instance(g.applied.Load()), Heard: s.Heard, Lacking: s.Lacking,
 		Promised: s.Promised, LogBytes: n.log.Size(), Progress: s.Progress,
 	}, nil

@@ -6,6 +6,7 @@ const (
 	acceptor = "paxos/acceptor.go"
 	core     = "paxos/core.go"
 	leader   = "paxos/leader.go"
+	lease    = "paxos/lease.go"
 	members  = "paxos/members.go"
 	proposer = "paxos/proposer.go"
 	read     = "paxos/read.go"
@@ -25,10 +26,10 @@ var All = []Mutant{
 		Old: `st.Promised = paxos.Ballot{Round: binary.LittleEndian.Uint64(b), Node: paxos.NodeID(binary.LittleEndian.Uint64(b[8:]))}`, New: `st.Promised = paxos.Ballot{}`},
 	{Name: "commit-by-index", Classic: true, Why: "an accepted value below the commit index counts, whatever its ballot", File: acceptor,
 		Old: "\tif c.durableAt == c.ballot {\n\t\tc.learnChosen(min(c.heard, c.durable))\n\t}", New: "\tc.learnChosen(min(c.heard, c.win.last()))"},
-	{Name: "lease-from-receipt", Classic: true, Scenario: "lease-from-receipt", Why: "the leader counts its lease from when the answer came", File: leader,
-		Old: "\tp.granted = max(p.granted, m.Sent)\n\tp.match = max(p.match, min(m.Through, c.lead.last))", New: "\tp.granted = c.now\n\tp.match = max(p.match, min(m.Through, c.lead.last))"},
+	{Name: "lease-from-receipt", Classic: true, Scenario: "lease-from-receipt", Why: "the leader counts its lease from when the answer came", File: lease,
+		Old: `p.until = max(p.until, m.Sent.Add(c.counted(length)))`, New: `p.until = c.now.Add(c.counted(length))`},
 	{Name: "no-restart-wait", Classic: true, Scenario: "no-restart-wait", Why: "a restarted acceptor does not wait for leases it may have granted", File: core,
-		Old: `c.barred = now.Add(cfg.Lease)`, New: `c.barred = now`},
+		Old: `c.barred = now.Add(max(cfg.Lease, st.Lease))`, New: `c.barred = now`},
 
 	{Name: "implicit-success", Classic: true, Scenario: "implicit-success", Why: "a proposal for the next instance is taken for news that the ones before are chosen", File: acceptor,
 		Old: `c.countChosen(m.Chosen)`, New: `c.countChosen(max(m.Chosen, m.First-1))`},
@@ -143,10 +144,34 @@ func forget(log Log, group wal.Group) {
 		Old: ` && c.lead.barrier == 0 && c.lead.wanted == nil &&`, New: ` &&`},
 	{Name: "teaches-unchosen", Why: "accepted entries are taught as chosen", File: acceptor,
 		Old: `c.win.from(first, c.chosen, c.cfg.MaxMessage)`, New: `c.win.from(first, c.win.last(), c.cfg.MaxMessage)`},
-	{Name: "clock-error-ignored", Why: "the lease does not allow for clocks of different rates", File: leader,
-		Old: `float64(c.cfg.Lease) * (1 - c.cfg.ClockError) / (1 + c.cfg.ClockError)`, New: `float64(c.cfg.Lease)`},
-	{Name: "lease-cut-short", Why: "a follower refuses others for half of the lease", File: acceptor,
-		Old: `c.leaseEnd = c.now.Add(c.cfg.Lease)`, New: `c.leaseEnd = c.now.Add(c.cfg.Lease / 2)`},
+	{Name: "clock-error-ignored", Why: "the lease does not allow for clocks of different rates", File: lease,
+		Old: `float64(length) * (1 - c.cfg.ClockError) / (1 + c.cfg.ClockError)`, New: `float64(length)`},
+	{Name: "lease-cut-short", Why: "a follower refuses others for half of the lease", File: lease,
+		Old: `end := c.now.Add(d)`, New: `end := c.now.Add(d / 2)`},
+	{Name: "lease-of-own-length", Every: sim.Lengths, Why: "the leader counts its own length, whatever is granted", File: lease,
+		Old: "\tlength := m.Lease\n", New: "\tlength := c.grants.length\n"},
+	{Name: "longest-grant-counts", Every: sim.Lengths, Why: "the lease lasts until the longest grant ends, not until a majority's do", File: lease,
+		Old: `c.lead.lease = ends[n-c.members.Quorum()]`, New: `c.lead.lease = ends[n-1]`},
+	{Name: "grant-cut-short", Every: sim.Lengths, Why: "a shorter length takes back what was granted", File: lease,
+		Old: `		end = max(end, c.leaseEnd)
+`, New: `		end = max(end, c.now)
+`},
+	{Name: "restart-waits-as-configured", Every: sim.Lengths, Why: "a restarted member waits for the length in its configuration, not for the longest that it granted", File: core,
+		Old: `max(cfg.Lease, st.Lease)`, New: `cfg.Lease`},
+	{Name: "bound-relaxed-early", Story: "lease_length", Why: "a shorter bound is recorded while longer leases run", File: lease,
+		Old: `c.grants.bound > d && c.now >= c.grants.longUntil`, New: `c.grants.bound > d`},
+	{Name: "length-said-before-sync", Story: "lease_length_restart", Why: "a longer lease is granted before its length is on disk", File: lease,
+		Old: `c.grants.assured = min(c.grants.assured, d)`, New: `c.grants.assured = d`},
+	{Name: "old-leader-granted-less", Story: "lease_length_mixed", Why: "a leader of a release that counts by the configuration is granted less", File: lease,
+		Old: `		d = c.longestGrant()
+	}
+	end`, New: `		d = c.grants.length
+	}
+	end`},
+	{Name: "old-answer-counts-as-own", Every: sim.Lengths, Why: "what a member of such a release grants is taken to be as long as the own length", File: lease,
+		Old: `		length = c.cfg.Lease
+`, New: `		length = c.grants.length
+`},
 	{Name: "consent-for-ever", Story: "stale_consent", Why: "a leader's renunciation holds for its later leases too", File: acceptor,
 		Old: `return consent.Node == c.leaseOf.Node && !consent.Less(c.leaseOf)`, New: `return consent.Node == c.leaseOf.Node`},
 	{Name: "transfer-keeps-lease", Why: "a lease goes on after it was renounced", File: proposer,
