@@ -23,6 +23,7 @@ const exitNotRun = 2
 type drillOptions struct {
 	seed      uint64
 	faults    int
+	rate      int
 	lasting   time.Duration
 	nodes     int
 	dir       string
@@ -71,7 +72,7 @@ func judged(io stdio, err error) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintln(io.err, "interrupted; nothing was judged")
+		fmt.Fprintln(io.err, "interrupted before the first fault; nothing was judged")
 		return &exitError{exitNotRun}
 	}
 	printError(io.err, err)
@@ -83,6 +84,7 @@ func (o *drillOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the schedule (default: a new one)")
 	f.IntVar(&o.nodes, "nodes", 3, "number of nodes: 3 or 5")
+	f.IntVar(&o.rate, "rate", drill.DefaultRate, "operations per second of all clients together; 0 for as many as they can")
 	f.StringSliceVar(&o.workloads, "workloads", nil, "only these workloads, see 'phxsql drill list' (default all)")
 	f.StringSliceVar(&o.kinds, "faults-of", nil, "only these faults or families of faults, see 'phxsql drill list' (default all)")
 	f.BoolVar(&o.loopback, "loopback", false, "use no networks of its own, even as root")
@@ -97,14 +99,21 @@ func soakCommand(io stdio) *cobra.Command {
 		Long: `Run drills one after the other, each on a fresh cluster and with a seed one higher,
 until so many faults are done. It stops when a promise is broken, and when --for is
 over. A later call with the same --dir goes on where the last one stopped; after a
-broken promise that is the next cluster.`,
+broken promise that is the next cluster.
+
+Unless --faults-of is given, every second cluster is on ordinary disks and bears no
+faults of disks: disks that can be broken cost as much time as everything else.
+
+An interrupt ends the fault that is on its way. The cluster must be well again, and what
+was done is judged and counts; if it is not well, all of it is kept. A second interrupt
+ends at once. Several soaks can run side by side, each with a --dir and a --seed.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return judged(io, runSoak(cmd.Context(), o, chunk, io)) },
 	}
 	o.flags(cmd)
 	f := cmd.Flags()
 	f.IntVar(&o.faults, "faults", 1000, "number of faults, over all calls")
-	f.IntVar(&chunk, "chunk", 25, "number of faults on one cluster")
+	f.IntVar(&chunk, "chunk", 50, "number of faults on one cluster")
 	f.DurationVar(&o.lasting, "for", 0, "start no further cluster after so long (default: no limit)")
 	f.StringVar(&o.dir, "dir", ".soak", "folder of the state and of the reports")
 	return cmd
@@ -123,6 +132,9 @@ func runSoak(ctx context.Context, o drillOptions, chunk int, io stdio) error {
 		Plan: func(seed uint64, faults int) (drill.Plan, error) {
 			one := o
 			one.seed, one.faults, one.lasting = seed, faults, 0
+			if len(o.kinds) == 0 && seed%2 == 1 {
+				one.kinds = drill.FamiliesWithoutDisks()
+			}
 			p, err := one.plan(io)
 			if err != nil {
 				return p, err
@@ -136,8 +148,12 @@ func runSoak(ctx context.Context, o drillOptions, chunk int, io stdio) error {
 		return err
 	}
 	fmt.Fprintf(io.out, "\n%sreports: %s\n", st, o.dir)
-	if !st.OK() {
+	switch {
+	case !st.OK():
 		return &exitError{exitFailed}
+	case ctx.Err() != nil:
+		fmt.Fprintf(io.out, "interrupted after %d of %d faults; the same command goes on\n", st.Done, o.faults)
+		return &exitError{exitNotRun}
 	}
 	return nil
 }
@@ -212,6 +228,9 @@ func (o drillOptions) command() string {
 	if len(o.kinds) > 0 {
 		c += " --faults-of " + strings.Join(o.kinds, ",")
 	}
+	if o.rate != drill.DefaultRate {
+		c += fmt.Sprintf(" --rate %d", o.rate)
+	}
 	if o.loopback {
 		c += " --loopback"
 	}
@@ -253,7 +272,7 @@ func (o *drillOptions) plan(io stdio) (drill.Plan, error) {
 		return p, err
 	}
 	return drill.Plan{
-		Seed: o.seed, Faults: o.faults, For: o.lasting, Loads: loads, Kinds: kinds,
+		Seed: o.seed, Faults: o.faults, For: o.lasting, Rate: o.rate, Loads: loads, Kinds: kinds,
 		Out: o.dir, Command: o.command(), Cluster: options,
 	}, nil
 }
@@ -269,7 +288,7 @@ func runDrill(ctx context.Context, o drillOptions, io stdio) error {
 	}
 	fmt.Fprintf(io.out, "seed %d; to repeat: %s\n", o.seed, p.Command)
 	v, err := drill.Run(ctx, p)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && len(v.Bouts) == 0 {
 		return errors.Join(ctx.Err(), os.RemoveAll(p.Cluster.Dir))
 	}
 	if len(v.Bouts) > 0 {
@@ -288,6 +307,10 @@ func runDrill(ctx context.Context, o drillOptions, io stdio) error {
 	if !v.OK {
 		fmt.Fprintf(io.out, "to repeat: %s\n", p.Command)
 		return &exitError{exitFailed}
+	}
+	if v.Interrupted {
+		fmt.Fprintln(io.out, "interrupted; what was done by then was judged")
+		return &exitError{exitNotRun}
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func (b *bank) Judge(ctx context.Context) (Finding, error) {
 		n[o]++
 	}
 	facts := fmt.Sprintf("%d transfers acknowledged, %d refused, %d unknown; %d audits", n[Acknowledged], n[Refused], n[Unknown], b.audits)
-	return Finding{Load: "bank", Facts: facts, Wrong: wrong}, nil
+	return Finding{Load: "bank", Acked: n[Acknowledged] + b.audits, Facts: facts, Wrong: wrong}, nil
 }
 
 func (b *bank) judgeNode(ctx context.Context, p Ports) ([]string, error) {

@@ -138,7 +138,7 @@ func Control(ctx context.Context, dir string, kinds []LoadKind, lasting time.Dur
 	}
 	var loads []Load
 	for _, k := range kinds {
-		l, err := k.Start(ctx, Site{p, rec, dir})
+		l, err := k.Start(ctx, Site{Target: p, Rec: rec, Dir: dir})
 		if err != nil {
 			return nil, fmt.Errorf("start workload %s: %w", k.Name, err)
 		}

@@ -87,6 +87,7 @@ func (d *ddl) storm(conn *sql.Conn) error {
 	}
 	table := fmt.Sprintf("t%d", d.round)
 	for i, q := range steps {
+		d.site.Pace.wait(d.ctx)
 		o, err := d.statement(conn, q)
 		d.mu.Lock()
 		switch {
@@ -143,7 +144,7 @@ const (
 func (d *ddl) Judge(ctx context.Context) (Finding, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := Finding{Load: "ddl", Facts: fmt.Sprintf("%d statements acknowledged, %d refused, %d unknown", d.acknowledged, d.refused, d.unsure)}
+	f := Finding{Load: "ddl", Acked: d.acknowledged, Facts: fmt.Sprintf("%d statements acknowledged, %d refused, %d unknown", d.acknowledged, d.refused, d.unsure)}
 	for _, p := range d.site.Target.Ports() {
 		db, err := d.site.Target.Open(p.RO, "")
 		if err != nil {

@@ -225,3 +225,85 @@ func TestASoakGoesOn(t *testing.T) {
 		t.Error(again)
 	}
 }
+
+func TestPacerSpacesOperations(t *testing.T) {
+	p, begin := newPacer(100), time.Unix(1000, 0)
+	at := func(after time.Duration) time.Duration { return p.turn(begin.Add(after)).Sub(begin) }
+	ms := time.Millisecond
+	for i, want := range []time.Duration{0, 10 * ms, 20 * ms} { // all come at once
+		if got := at(0); got != want {
+			t.Errorf("turn %d is at %v, want %v", i, got, want)
+		}
+	}
+	if got := at(500 * ms); got != 500*ms {
+		t.Errorf("who comes later waits until %v", got)
+	}
+	if got := at(500 * ms); got != 510*ms {
+		t.Errorf("turns that nobody took were made up for: the next is at %v", got)
+	}
+	if newPacer(0) != nil {
+		t.Error("rate 0 spaces operations")
+	}
+	newPacer(0).wait(t.Context()) // at once
+}
+
+func TestResultsOfFaultsThatOverlap(t *testing.T) {
+	got := results([]Bout{
+		{Kind: "a", Family: "f", Mended: 10, Well: 15, Pause: 4},
+		{Kind: "b", Family: "f", Overlap: OnTop, Mended: 30, Pause: 9},
+		{Kind: "c", Family: "g", Mended: 30, Well: 37, Pause: 3},
+		{Kind: "d", Family: "g", Outage: true, Refused: "no", Mended: 40, Well: 41, Pause: 2},
+		{Kind: "e", Mended: 50}, // it did not come back
+	})
+	want := []Result{
+		{Fault: "a", Family: "f", Pause: 4, Back: 5},
+		{Fault: overlapping, Family: overlapping, Outage: true, Pause: 9, Back: 7},
+		{Fault: "d (refused)", Family: "g", Outage: true, Pause: 2, Back: 1},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	var ds []time.Duration
+	for i := range 200 {
+		ds = append(ds, time.Duration(i+1))
+	}
+	for _, c := range []struct {
+		ds      []time.Duration
+		percent int
+		want    time.Duration
+	}{{ds, 50, 100}, {ds, 99, 198}, {ds, 100, 200}, {ds[:1], 50, 1}, {ds[:3], 50, 2}, {ds[:3], 99, 3}} {
+		if got := percentile(c.ds, c.percent); got != c.want {
+			t.Errorf("%d of 100 in %d are within %d, want %d", c.percent, len(c.ds), got, c.want)
+		}
+	}
+}
+
+func TestSoakIsSummedUp(t *testing.T) {
+	var st SoakState
+	bout := func(kind, family string, pause time.Duration, outage bool) Bout {
+		return Bout{Kind: kind, Family: family, Pause: pause, Outage: outage, Mended: 1, Well: 1 + int64(time.Second)}
+	}
+	st.add(&Verdict{
+		Seed: 1, OK: true, Took: time.Minute, Failovers: make([]Failover, 3),
+		Bouts:    []Bout{bout("kill-master", "kill", time.Second, false), bout("kill-master", "kill", 3*time.Second, false), bout("kill-all", "kill", 9*time.Second, true)},
+		Findings: []Finding{{Load: "set", Acked: 40}, {Load: "bank", Acked: 2}},
+	})
+	text := st.Markdown()
+	for _, want := range []string{
+		"3 faults on 1 clusters in 1m0s, 3 promotions, 42 operations acknowledged: every promise was kept",
+		"| kill | 3 |", "| set | 40 | 0 |",
+		"| kill | 2 | 1.00s | 3.00s | 3.00s | 1.00s | 1.00s | 1.00s |",
+		"| kill, service may stop | 1 | 9.00s |", "| kill-all | 1 | 9.00s |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the summary lacks %q:\n%s", want, text)
+		}
+	}
+	st.add(&Verdict{Seed: 2, Command: "phxsql drill --seed 2", Findings: []Finding{{Load: "set", Acked: 1, Wrong: []string{"lost"}}}})
+	if text = st.Markdown(); !strings.Contains(text, "1 clusters broke a promise") || !strings.Contains(text, "| set | 41 | 1 |") {
+		t.Errorf("a broken promise is not in the summary:\n%s", text)
+	}
+}

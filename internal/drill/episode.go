@@ -29,23 +29,38 @@ func (r *run) episode(ctx context.Context, planned []Planned) bool {
 		return ok
 	}
 	for i, p := range planned {
+		if i > 0 && r.interrupted() {
+			break
+		}
 		f, ok := r.strike(ctx, p, len(planned) > 1, &open)
 		if !ok {
 			return false
 		}
 		last := i == len(planned)-1
 		if !last && p.Overlap == OnTop {
-			wait(ctx, min(p.Gap, f.Hold))
+			r.pass(ctx, min(p.Gap, f.Hold))
 			continue
 		}
 		if !mend() {
 			return false
 		}
 		if !last {
-			wait(ctx, p.Gap)
+			r.pass(ctx, p.Gap)
 		}
 	}
+	if !mend() { // what an interrupt left
+		return false
+	}
 	return r.recover(ctx, first)
+}
+
+// pass lets time pass, unless the drill is interrupted.
+func (r *run) pass(ctx context.Context, d time.Duration) {
+	select {
+	case <-r.interrupt:
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // strike breaks the cluster once and lets the fault last.
@@ -56,7 +71,7 @@ func (r *run) strike(ctx context.Context, p Planned, overlaps bool, open *[]func
 		r.broken("before %s: %v", f.Name, err)
 		return f, false
 	}
-	b := Bout{N: len(r.verdict.Bouts) + 1, Kind: p.Kind.Name, Text: f.Name, Master: master.ID, Overlap: p.Overlap, Broken: r.rec.Now()}
+	b := Bout{N: len(r.verdict.Bouts) + 1, Kind: p.Kind.Name, Family: p.Kind.Family, Outage: f.Outage, Text: f.Name, Master: master.ID, Overlap: p.Overlap, Broken: r.rec.Now()}
 	r.say("fault %d: %s (master is node %d)%s", b.N, f.Name, master.ID, follows(p.Overlap))
 	err = f.Break(ctx, r.c, master)
 	if errors.Is(err, errRefused) {
@@ -72,19 +87,41 @@ func (r *run) strike(ctx context.Context, p Planned, overlaps bool, open *[]func
 	if p.Overlap == OnTop {
 		return f, true
 	}
-	hold := time.After(f.Hold)
+	until := time.Now().Add(f.Hold)
 	if !f.Outage && !overlaps {
-		if err := r.waitAck(ctx, serveLimit); err != nil && ctx.Err() == nil {
+		if err := r.waitAck(ctx, serveLimit); err != nil {
 			r.broken("fault %d: %s: a majority was well, but %v", b.N, f.Name, err)
 			return f, false
 		}
 	}
-	select {
-	case <-hold:
-	case <-ctx.Done():
-		return f, false
-	}
+	r.hold(ctx, until, master, p.Linger())
 	return f, true
+}
+
+// afterTakeover is how long a fault goes on after another node has taken over.
+const afterTakeover = 1500 * time.Millisecond
+
+// hold lets a fault last until a time, or until the drill is interrupted. Unless it
+// lingers, it ends a little after another node has become master and a write was
+// acknowledged: the cluster has got over it.
+func (r *run) hold(ctx context.Context, until time.Time, master *Node, lingers bool) {
+	over := lingers
+	for time.Now().Before(until) && !r.interrupted() {
+		wait(ctx, min(watchEvery, time.Until(until)))
+		if over || !r.takenOver(ctx, master) {
+			continue
+		}
+		over = true
+		if soon := time.Now().Add(afterTakeover); soon.Before(until) {
+			until = soon
+		}
+	}
+}
+
+// takenOver reports that another node is master, and that a write which began after that
+// was seen is acknowledged before long.
+func (r *run) takenOver(ctx context.Context, old *Node) bool {
+	return r.c.MasterBesides(ctx, old) == nil && r.waitAck(ctx, watchEvery) == nil
 }
 
 func follows(o Overlap) string {
@@ -124,17 +161,13 @@ func (r *run) recover(ctx context.Context, first int) bool {
 	bouts := r.verdict.Bouts
 	b := &bouts[len(bouts)-1]
 	if err := r.waitAck(ctx, serveLimit); err != nil {
-		if ctx.Err() == nil {
-			r.broken("fault %d: %s: after the mend %v", b.N, b.Text, err)
-		}
+		r.broken("fault %d: %s: after the mend %v", b.N, b.Text, err)
 		return false
 	}
 	well, cancel := context.WithTimeout(ctx, wellLimit)
 	defer cancel()
 	if err := r.c.waitRoles(well); err != nil {
-		if ctx.Err() == nil {
-			r.broken("fault %d: %s: %v", b.N, b.Text, err)
-		}
+		r.broken("fault %d: %s: %v", b.N, b.Text, err)
 		return false
 	}
 	b.Well = r.rec.Now()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -168,13 +167,6 @@ func wait(ctx context.Context, d time.Duration) {
 // faultLimit bounds one fault with everything around it.
 const faultLimit = 90 * time.Second
 
-// Result is how the cluster bore a fault.
-type Result struct {
-	Fault string
-	Pause time.Duration // longest time without an acknowledged write
-	Back  time.Duration // from the mend until every node was well again
-}
-
 // Endure breaks the cluster once under the workload's load, and waits until it
 // serves and every node is well again.
 func (w *Workload) Endure(ctx context.Context, f Fault) (Result, error) {
@@ -236,34 +228,4 @@ func (c *Cluster) logTails() string {
 		fmt.Fprintf(&b, "--- node %d\n%s\n", n.ID, n.LogTail())
 	}
 	return b.String()
-}
-
-// Summary renders the pauses of each kind of fault: how often, median, worst.
-func Summary(rs []Result) string {
-	var names []string
-	by := map[string][]Result{}
-	for _, r := range rs {
-		if by[r.Fault] == nil {
-			names = append(names, r.Fault)
-		}
-		by[r.Fault] = append(by[r.Fault], r)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-40s %5s %22s %22s\n", "fault", "times", "without commits", "all well after mend")
-	for _, name := range names {
-		g := by[name]
-		fmt.Fprintf(&b, "%-40s %5d %22s %22s\n", name, len(g),
-			spread(g, func(r Result) time.Duration { return r.Pause }), spread(g, func(r Result) time.Duration { return r.Back }))
-	}
-	return b.String()
-}
-
-func spread(rs []Result, f func(Result) time.Duration) string {
-	var ds []time.Duration
-	for _, r := range rs {
-		ds = append(ds, f(r))
-	}
-	slices.Sort(ds)
-	ms := func(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
-	return ms(ds[len(ds)/2]) + ", worst " + ms(ds[len(ds)-1])
 }

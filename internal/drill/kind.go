@@ -72,6 +72,17 @@ func FindKinds(names []string, o Options) ([]Kind, error) {
 	return out, nil
 }
 
+// FamiliesWithoutDisks are the families of faults that need no disk of their own.
+func FamiliesWithoutDisks() []string {
+	var out []string
+	for _, k := range Kinds {
+		if k.Family != familyDisk && !slices.Contains(out, k.Family) {
+			out = append(out, k.Family)
+		}
+	}
+	return out
+}
+
 func (k Kind) unfit(o Options) string {
 	if k.Unfit == nil {
 		return ""

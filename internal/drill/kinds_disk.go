@@ -74,10 +74,12 @@ func needsDisks(Options) string {
 	return ""
 }
 
+const familyDisk = "disk"
+
 func init() {
 	add := func(name string, weight int, hold [2]time.Duration, make func(*rand.Rand) Fault) {
 		Kinds = append(Kinds, Kind{
-			Name: name, Family: "disk", Weight: weight, Hold: hold, Unfit: needsDisks,
+			Name: name, Family: familyDisk, Weight: weight, Hold: hold, Unfit: needsDisks,
 			Prepare: func(o *Options) { o.Disks = true }, Make: make,
 		})
 	}

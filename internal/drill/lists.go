@@ -154,6 +154,7 @@ func (l *lists) Judge(ctx context.Context) (Finding, error) {
 		}
 		r := history.Check(l.txns, final, l.at.level)
 		if i == 0 {
+			f.Acked = r.Committed
 			f.Facts = fmt.Sprintf("%d transactions committed, %d refused, %d unknown, of which %d are there", r.Committed, r.Aborted, r.Unknown, r.Seen)
 			if len(r.Allowed) > 0 {
 				f.Noted = append(f.Noted, "MySQL's own at "+l.at.level.String()+": "+r.Names(r.Allowed))

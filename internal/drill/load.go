@@ -39,6 +39,7 @@ type Site struct {
 	Target Target
 	Rec    *Recorder
 	Dir    string // for pictures
+	Pace   *pacer // of all clients together; nil: none
 }
 
 // Load writes and reads until it is stopped, and then judges what it was told.
@@ -54,6 +55,7 @@ type Load interface {
 type Finding struct {
 	Load  string   `json:"load"`
 	Facts string   `json:"facts"`           // what was judged, in numbers
+	Acked int      `json:"acknowledged"`    // operations that were answered OK
 	Wrong []string `json:"wrong,omitempty"` // each a broken promise
 	Noted []string `json:"noted,omitempty"` // what MySQL allows
 }
@@ -144,14 +146,17 @@ func (c *crew) client(s Site, addr, database string, pause time.Duration, one fu
 				s.Rec.NoConnection(addr, begin, err)
 			}
 			for err == nil && c.ctx.Err() == nil {
-				err = one(conn)
 				wait(c.ctx, rand.N(pause))
+				if s.Pace.wait(c.ctx); c.ctx.Err() == nil {
+					err = one(conn)
+				}
 			}
 			if conn != nil {
 				_ = conn.Raw(func(any) error { return errBad })
 				_ = conn.Close()
 			}
 			wait(c.ctx, retryPause)
+			s.Pace.wait(c.ctx)
 		}
 	})
 	return nil

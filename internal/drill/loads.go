@@ -18,7 +18,7 @@ const (
 
 // startSet starts the Workload as one of several loads.
 func startSet(ctx context.Context, s Site) (Load, error) {
-	w, err := startWorkload(ctx, &Workload{target: s.Target, rec: s.Rec, pace: setPace})
+	w, err := startWorkload(ctx, &Workload{target: s.Target, rec: s.Rec, pace: setPace, turns: s.Pace})
 	return (*setLoad)(w), err
 }
 
@@ -30,7 +30,7 @@ func (l *setLoad) Stop() { (*Workload)(l).Stop() }
 // Judge looks for every row on every node.
 func (l *setLoad) Judge(ctx context.Context) (Finding, error) {
 	w := (*Workload)(l)
-	f := Finding{Load: "set", Facts: fmt.Sprintf("%d inserts acknowledged, %d refused, %d unknown", w.Count(Acknowledged), w.Count(Refused), w.Count(Unknown))}
+	f := Finding{Load: "set", Acked: w.Count(Acknowledged), Facts: fmt.Sprintf("%d inserts acknowledged, %d refused, %d unknown", w.Count(Acknowledged), w.Count(Refused), w.Count(Unknown))}
 	for _, p := range w.target.Ports() {
 		list, err := ids(ctx, w.target, p.RO)
 		if err != nil {
@@ -78,7 +78,7 @@ func judgeSet(node int, what string, told map[int64]Outcome, there map[int64]boo
 
 // startRegisters starts the Registers as one of several loads.
 func startRegisters(ctx context.Context, s Site) (Load, error) {
-	r, err := startRegistersOf(ctx, &Registers{target: s.Target, rec: s.Rec, dir: s.Dir, era: registersEra, pause: registersPause}, registersPorts)
+	r, err := startRegistersOf(ctx, &Registers{target: s.Target, rec: s.Rec, dir: s.Dir, era: registersEra, pause: registersPause, turns: s.Pace}, registersPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ type registersLoad struct{ *Registers }
 // Judge looks for an order of all operations.
 func (l registersLoad) Judge(context.Context) (Finding, error) {
 	n, unknown := l.Counts()
-	f := Finding{Load: "registers", Facts: fmt.Sprintf("%d operations, %d of them of unknown outcome", n, unknown)}
+	f := Finding{Load: "registers", Acked: n - unknown, Facts: fmt.Sprintf("%d operations, %d of them of unknown outcome", n, unknown)}
 	err := l.Verify()
 	switch {
 	case errors.Is(err, errHistoryTooLong):

@@ -41,6 +41,7 @@ type Registers struct {
 	rec    *Recorder     // nil: nobody keeps the history
 	era    time.Duration // how long a set of registers is used; 0: for ever
 	pause  time.Duration // longest time between two operations of a client
+	turns  *pacer        // with the clients of other loads; nil: none
 	begun  time.Time
 	next   atomic.Int64 // every value is written once
 
@@ -74,7 +75,7 @@ func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Register
 		for range clients {
 			me := id
 			id++
-			if err := r.client(Site{Target: r.target, Rec: r.rec}, p.RW, registersSchema, r.pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
+			if err := r.client(Site{Target: r.target, Rec: r.rec, Pace: r.turns}, p.RW, registersSchema, r.pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
 				r.Stop()
 				return nil, err
 			}

@@ -22,6 +22,9 @@ const (
 	DefaultRun = 20 // faults, if neither a number nor a time is given
 )
 
+// historyFile is the name of the history in the folder of the report.
+const historyFile = "history.jsonl"
+
 // Plan says what drill to run.
 type Plan struct {
 	Seed   uint64
@@ -29,6 +32,7 @@ type Plan struct {
 	For    time.Duration // 0: until Faults are done; the fault that is on its way is finished
 	Loads  []LoadKind
 	Kinds  []Kind
+	Rate   int // operations per second of all clients; 0: as many as they can
 	// Out is the folder of the report.
 	Out string
 	// Command repeats this drill.
@@ -40,6 +44,8 @@ type Plan struct {
 type Bout struct {
 	N       int           `json:"n"`
 	Kind    string        `json:"kind"`
+	Family  string        `json:"family"`
+	Outage  bool          `json:"outage,omitempty"` // the cluster need not serve until the mend
 	Text    string        `json:"text"`
 	Master  int           `json:"master"` // before it; 0 if there was none
 	Overlap Overlap       `json:"overlap,omitempty"`
@@ -52,16 +58,18 @@ type Bout struct {
 
 // Verdict is the result of a drill.
 type Verdict struct {
-	OK        bool          `json:"ok"`
-	Seed      uint64        `json:"seed"`
-	Command   string        `json:"command"`
-	Began     time.Time     `json:"began"`
-	Took      time.Duration `json:"took"`
-	Nodes     int           `json:"nodes"`
-	Networks  bool          `json:"networks"` // partitions were possible
-	Bouts     []Bout        `json:"faults"`
-	Findings  []Finding     `json:"findings"`
-	Failovers []Failover    `json:"failovers"`
+	OK bool `json:"ok"`
+	// Interrupted says that it ended before the plan was done; what was done was judged.
+	Interrupted bool          `json:"interrupted,omitempty"`
+	Seed        uint64        `json:"seed"`
+	Command     string        `json:"command"`
+	Began       time.Time     `json:"began"`
+	Took        time.Duration `json:"took"`
+	Nodes       int           `json:"nodes"`
+	Networks    bool          `json:"networks"` // partitions were possible
+	Bouts       []Bout        `json:"faults"`
+	Findings    []Finding     `json:"findings"`
+	Failovers   []Failover    `json:"failovers"`
 	// Changes are those of the nodes' states.
 	Changes []Change `json:"changes"`
 	// Broken are promises that no load keeps the book of: service that did not come
@@ -79,10 +87,15 @@ type run struct {
 	verdict *Verdict
 	start   time.Time
 	end     int64 // of the timeline
+	// interrupt is closed when the drill is to end early.
+	interrupt <-chan struct{}
 }
 
 // Run runs a drill and writes its report. The error says that it could not be run or
 // judged; a broken promise is no error but a verdict. The cluster's folder stays.
+//
+// The end of the context interrupts the drill: no further fault is begun, the cluster is
+// mended and must be well again, and what was done is judged.
 func Run(ctx context.Context, p Plan) (*Verdict, error) {
 	if p.Faults == 0 && p.For == 0 {
 		p.Faults = DefaultRun
@@ -101,7 +114,7 @@ func Run(ctx context.Context, p Plan) (*Verdict, error) {
 	r := &run{plan: p, verdict: &Verdict{Seed: p.Seed, Command: p.Command, Began: time.Now(), Nodes: p.Cluster.Nodes, Networks: p.Cluster.Namespaces}}
 	err := r.do(ctx)
 	r.verdict.Took = time.Since(r.verdict.Began)
-	if r.end > 0 && ctx.Err() == nil { // it ran; what could not be judged is no reason to hide the rest
+	if r.end > 0 { // it ran; what could not be judged is no reason to hide the rest
 		err = errors.Join(err, r.report())
 	}
 	return r.verdict, err
@@ -118,15 +131,18 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err := r.c.Start(begin); err != nil {
 		return fmt.Errorf("start cluster: %w", err)
 	}
-	if r.rec, err = NewRecorder(filepath.Join(r.plan.Out, "history.jsonl")); err != nil {
+	if r.rec, err = NewRecorder(filepath.Join(r.plan.Out, historyFile)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.rec.Close()) }()
 	r.start = time.Now()
+	r.interrupt = ctx.Done()
+	ctx = context.WithoutCancel(ctx)
 	r.watch = startWatch(ctx, r.c, r.rec.Now)
 	defer r.watch.Stop()
+	site := Site{Target: r.c, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate)}
 	for _, k := range r.plan.Loads {
-		l, err := k.Start(ctx, Site{r.c, r.rec, r.plan.Out})
+		l, err := k.Start(ctx, site)
 		if err != nil {
 			return fmt.Errorf("start workload %s: %w", k.Name, err)
 		}
@@ -138,13 +154,22 @@ func (r *run) do(ctx context.Context) (err error) {
 	}
 	well := r.attack(ctx)
 	r.end = r.rec.Now()
+	r.verdict.Interrupted = r.interrupted()
 	if well {
 		return r.judge(ctx)
 	}
-	if ctx.Err() == nil {
-		r.keepEvidence(ctx)
+	r.keepEvidence(ctx)
+	return nil
+}
+
+// interrupted reports that nothing further is to be begun.
+func (r *run) interrupted() bool {
+	select {
+	case <-r.interrupt:
+		return true
+	default:
+		return false
 	}
-	return ctx.Err()
 }
 
 // keepEvidence has every agent write down what it is doing, for a cluster that did not
@@ -180,8 +205,8 @@ func (r *run) broken(format string, args ...any) {
 	r.say("BROKEN: %s", text)
 }
 
-// attack breaks the cluster until the plan is done. False says that it did not come
-// back, or that the drill was interrupted.
+// attack breaks the cluster until the plan is done or the drill is interrupted. False
+// says that it did not come back.
 func (r *run) attack(ctx context.Context) bool {
 	s := NewSchedule(r.plan.Seed, r.plan.Kinds)
 	for n := 0; !r.done(n); {
@@ -203,7 +228,7 @@ func (r *run) attack(ctx context.Context) bool {
 }
 
 func (r *run) done(n int) bool {
-	return r.plan.Faults > 0 && n >= r.plan.Faults || r.plan.For > 0 && time.Since(r.start) >= r.plan.For
+	return r.interrupted() || r.plan.Faults > 0 && n >= r.plan.Faults || r.plan.For > 0 && time.Since(r.start) >= r.plan.For
 }
 
 // waitAck waits for a commit that begins from now on.
@@ -231,6 +256,11 @@ func (r *run) report() error {
 		v.Failovers = append(v.Failovers, fs...)
 		if err := copyFile(n.Log(), filepath.Join(r.plan.Out, filepath.Base(n.Log()))); err != nil {
 			return err
+		}
+		for _, said := range []string{filepath.Join(n.dir, DataPart, "error.log"), n.dir + ".mysqld.log"} { // the second after closeDisks
+			if err := copyFile(said, filepath.Join(r.plan.Out, fmt.Sprintf("node%d.mysqld.log", n.ID))); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	sort.Slice(v.Failovers, func(i, j int) bool { return v.Failovers[i].Open.Before(v.Failovers[j].Open) })
@@ -269,7 +299,9 @@ func (v *Verdict) Broke() bool {
 // String tells the verdict in a few lines.
 func (v *Verdict) String() string {
 	var b strings.Builder
-	b.WriteString(boutTable(v.Bouts))
+	if rs := results(v.Bouts); len(rs) > 0 {
+		b.WriteString(Summary(rs))
+	}
 	for _, f := range v.Findings {
 		b.WriteString(f.String())
 	}
@@ -311,28 +343,4 @@ func clip(s string) string {
 		return s
 	}
 	return s[:most] + "..."
-}
-
-// boutTable renders the pauses of each kind of fault. Of faults that overlap, the last
-// one stands for all.
-func boutTable(bouts []Bout) string {
-	rs := results(bouts)
-	if len(rs) == 0 {
-		return ""
-	}
-	return Summary(rs)
-}
-
-func results(bouts []Bout) []Result {
-	var rs []Result
-	for _, b := range bouts {
-		name := b.Kind
-		if b.Refused != "" {
-			name += " (refused)"
-		}
-		if b.Well > 0 {
-			rs = append(rs, Result{name, b.Pause, time.Duration(b.Well - b.Mended)})
-		}
-	}
-	return rs
 }

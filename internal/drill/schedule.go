@@ -31,6 +31,9 @@ func (p Planned) Fault() Fault {
 	return f
 }
 
+// Linger says that the fault lasts for all of its time also when the cluster got over it.
+func (p Planned) Linger() bool { return p.Dice&1 == 0 }
+
 // Schedule draws faults without end. The same seed and kinds give the same faults; whom
 // they hit also depends on who is master then.
 type Schedule struct {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,23 +32,32 @@ type SoakState struct {
 	Chunks []SoakChunk `json:"chunks"`
 	// Results are the times of each fault after which all was well.
 	Results []Result `json:"results"`
+	// Running is the folder of the cluster that is at work; a call that was killed leaves it.
+	Running string `json:"running,omitempty"`
 }
 
 // SoakChunk is one chunk that was judged.
 type SoakChunk struct {
-	Seed     uint64        `json:"seed"`
-	Faults   int           `json:"faults"`
-	OK       bool          `json:"ok"`
-	Took     time.Duration `json:"took"`
-	Command  string        `json:"command"`
-	Findings []Finding     `json:"findings"`
+	Seed      uint64         `json:"seed"`
+	Faults    int            `json:"faults"`
+	Families  map[string]int `json:"families"` // faults of each
+	Failovers int            `json:"failovers"`
+	OK        bool           `json:"ok"`
+	Took      time.Duration  `json:"took"`
+	Command   string         `json:"command"`
+	Findings  []Finding      `json:"findings"`
+	Broken    []string       `json:"broken,omitempty"`
 }
 
-// soakFile is the name of the state.
-const soakFile = "soak.json"
+// The files of a soak: its state, and a summary that documents can quote.
+const (
+	soakFile    = "soak.json"
+	summaryFile = "summary.md"
+)
 
-// Run goes on with the soak until all faults are done, time is over, or a promise is
-// broken. The state tells how far it came.
+// Run goes on with the soak until all faults are done, time is over, a promise is
+// broken, or the context ends; what was done of the chunk by then is judged and counts.
+// The state tells how far it came.
 func (s Soak) Run(ctx context.Context, seed uint64) (SoakState, error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return SoakState{}, fmt.Errorf("make folder of soak: %w", err)
@@ -55,16 +66,23 @@ func (s Soak) Run(ctx context.Context, seed uint64) (SoakState, error) {
 	if err != nil {
 		return st, err
 	}
+	if st.Running != "" {
+		s.Say("an earlier call did not come to its end; what it left of a cluster is in %s", st.Running)
+	}
 	begun := time.Now()
-	for st.Done < s.Faults && (s.For == 0 || time.Since(begun) < s.For) {
+	for st.Done < s.Faults && ctx.Err() == nil && (s.For == 0 || time.Since(begun) < s.For) {
 		next := st.Seed + uint64(len(st.Chunks))
 		n := min(s.Chunk, s.Faults-st.Done)
 		s.Say("chunk with seed %d: %d faults, after %d of %d", next, n, st.Done, s.Faults)
-		v, err := s.chunk(ctx, next, n)
+		v, err := s.chunk(ctx, &st, next, n)
+		if errors.Is(err, context.Canceled) { // before its first fault
+			return st, nil
+		}
 		if err != nil {
 			return st, fmt.Errorf("chunk with seed %d: %w", next, err)
 		}
 		st.add(v)
+		st.Running = ""
 		if err := s.save(st); err != nil {
 			return st, err
 		}
@@ -98,34 +116,37 @@ func (s Soak) save(st SoakState) error {
 			err = os.Rename(path+".new", path)
 		}
 	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(s.Dir, summaryFile), []byte(st.Markdown()), 0o644)
+	}
 	if err != nil {
 		return fmt.Errorf("write state of soak: %w", err)
 	}
 	return nil
 }
 
-// chunk runs one drill. Of one that kept every promise only the report stays.
-func (s Soak) chunk(ctx context.Context, seed uint64, faults int) (*Verdict, error) {
+// chunk runs one drill. Of one that kept every promise the report stays,
+// without the history.
+func (s Soak) chunk(ctx context.Context, st *SoakState, seed uint64, faults int) (*Verdict, error) {
 	p, err := s.Plan(seed, faults)
 	if err != nil {
 		return nil, err
 	}
+	st.Running = p.Cluster.Dir
+	if err := s.save(*st); err != nil {
+		return nil, err
+	}
 	p.Seed, p.Faults, p.For, p.Out = seed, faults, 0, filepath.Join(s.Dir, fmt.Sprint(seed))
 	v, err := Run(ctx, p)
-	if ctx.Err() != nil {
-		return v, errors.Join(err, os.RemoveAll(p.Cluster.Dir)) // the next call begins this chunk again
+	if ctx.Err() != nil && len(v.Bouts) == 0 {
+		st.Running = ""
+		return v, errors.Join(ctx.Err(), os.RemoveAll(p.Cluster.Dir), s.save(*st))
 	}
 	if err != nil || !v.OK {
 		return v, err
 	}
-	names := []string{"history.jsonl"}
-	for n := 1; n <= p.Cluster.Nodes; n++ {
-		names = append(names, fmt.Sprintf("node%d.log", n))
-	}
-	for _, n := range names {
-		if err := os.Remove(filepath.Join(p.Out, n)); err != nil {
-			return v, fmt.Errorf("tidy up: %w", err)
-		}
+	if err := os.Remove(filepath.Join(p.Out, historyFile)); err != nil {
+		return v, fmt.Errorf("tidy up: %w", err)
 	}
 	if err := os.RemoveAll(p.Cluster.Dir); err != nil {
 		return v, fmt.Errorf("tidy up: %w", err)
@@ -135,7 +156,10 @@ func (s Soak) chunk(ctx context.Context, seed uint64, faults int) (*Verdict, err
 
 func (st *SoakState) add(v *Verdict) {
 	st.Done += len(v.Bouts)
-	c := SoakChunk{Seed: v.Seed, Faults: len(v.Bouts), OK: v.OK, Took: v.Took, Command: v.Command, Findings: v.Findings}
+	c := SoakChunk{Seed: v.Seed, Faults: len(v.Bouts), Families: map[string]int{}, Failovers: len(v.Failovers), OK: v.OK, Took: v.Took, Command: v.Command, Findings: v.Findings, Broken: v.Broken}
+	for _, b := range v.Bouts {
+		c.Families[b.Family]++
+	}
 	st.Chunks = append(st.Chunks, c)
 	st.Results = append(st.Results, results(v.Bouts)...)
 }
@@ -150,19 +174,62 @@ func (st SoakState) OK() bool {
 	return true
 }
 
-// String is a summary that documents can quote.
+// String is a summary for a terminal.
 func (st SoakState) String() string {
 	var b strings.Builder
 	b.WriteString(Summary(st.Results))
+	b.WriteString(st.total())
+	return b.String()
+}
+
+// total says in numbers what was done and found.
+func (st SoakState) total() string {
+	var b strings.Builder
 	var took time.Duration
-	bad := 0
+	bad, acked, failovers := 0, 0, 0
 	for _, c := range st.Chunks {
 		took += c.Took
+		failovers += c.Failovers
+		for _, f := range c.Findings {
+			acked += f.Acked
+		}
 		if !c.OK {
 			bad++
 			fmt.Fprintf(&b, "BROKEN: seed %d: %s\n", c.Seed, c.Command)
 		}
 	}
-	fmt.Fprintf(&b, "%d faults on %d clusters in %v: %d clusters broke a promise\n", st.Done, len(st.Chunks), took.Round(time.Second), bad)
+	fmt.Fprintf(&b, "%d faults on %d clusters in %v, %d promotions, %d operations acknowledged: ", st.Done, len(st.Chunks), took.Round(time.Second), failovers, acked)
+	if bad == 0 {
+		b.WriteString("every promise was kept\n")
+	} else {
+		fmt.Fprintf(&b, "%d clusters broke a promise\n", bad)
+	}
+	return b.String()
+}
+
+// Markdown is a summary that documents can quote.
+func (st SoakState) Markdown() string {
+	var b strings.Builder
+	families, acked := map[string]int{}, map[string]int{}
+	wrong := map[string]int{}
+	for _, c := range st.Chunks {
+		for f, n := range c.Families {
+			families[f] += n
+		}
+		for _, f := range c.Findings {
+			acked[f.Load] += f.Acked
+			wrong[f.Load] += len(f.Wrong)
+		}
+	}
+	b.WriteString(st.total() + "\n| family of faults | faults |\n| --- | ---: |\n")
+	for _, f := range slices.Sorted(maps.Keys(families)) {
+		fmt.Fprintf(&b, "| %s | %d |\n", f, families[f])
+	}
+	b.WriteString("\n| workload | operations acknowledged | wrong |\n| --- | ---: | ---: |\n")
+	for _, l := range slices.Sorted(maps.Keys(acked)) {
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", l, acked[l], wrong[l])
+	}
+	b.WriteString("\n" + markdown("family of faults that came alone", st.Results, familyName))
+	b.WriteString("\n" + markdown("fault", st.Results, func(r Result) string { return r.Fault }))
 	return b.String()
 }

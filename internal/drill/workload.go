@@ -32,6 +32,7 @@ type Workload struct {
 	target Target
 	rec    *Recorder     // nil: nobody keeps the history
 	pace   time.Duration // longest wait between two writes of a client
+	turns  *pacer        // with the clients of other loads; nil: none
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -91,6 +92,7 @@ const writeLimit = 20 * time.Second
 
 func (w *Workload) write(ctx context.Context, db *sql.DB, node int, id int64) {
 	for ; ctx.Err() == nil; id++ {
+		w.turns.wait(ctx)
 		conn, err := connect(ctx, db)
 		if err != nil {
 			w.noteError(err) // nothing was sent

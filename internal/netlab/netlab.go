@@ -2,13 +2,14 @@
 // this machine, one for each node, and links between them that can be cut.
 //
 // It is not a simulation of delays or loss: packets pass, or they do not. It needs
-// root, and nothing of it leaves the machine. Two labs of one process must not live at
-// the same time: names and addresses come from the process's id.
+// root, and nothing of it leaves the machine. Labs do not disturb each other, and what a
+// process left that was killed is removed when its place is taken.
 package netlab
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -22,18 +23,37 @@ import (
 // network and one in the clients' network. The clients' network also reaches the
 // process that made the lab. Nodes are numbered from 1.
 type Lab struct {
+	place io.Closer // held as long as the lab lives
 	tag   string    // in the names of everything, unique on this machine
 	nets  [2]string // of the peers and of the clients, the first three numbers
 	home  netns.NsHandle
 	nodes []netns.NsHandle
 }
 
-// The networks are of a range that is private and hardly used, two for each
-// process, so that several tests can run on one machine.
-func networks(pid int) [2]string {
-	n := pid % (1 << 14) * 2 // 10.128.0.0 to 10.255.255.0
-	net := func(n int) string { return fmt.Sprintf("10.%d.%d", 128+n>>8, n&255) }
-	return [2]string{net(n), net(n + 1)}
+// places is how many labs can live on one machine.
+const places = 1 << 14
+
+// networks are those of a place, of a range that is private and hardly used.
+func networks(place int) [2]string {
+	net := func(n int) string { return fmt.Sprintf("10.%d.%d", 128+n>>8, n&255) } // 10.128.0.0 to 10.255.255.0
+	return [2]string{net(2 * place), net(2*place + 1)}
+}
+
+// takePlace takes a place that no living process has, and returns what holds it: an
+// abstract Unix socket, which the kernel takes away with the process.
+func takePlace() (int, io.Closer, error) {
+	first := os.Getpid() % places
+	for i := range places {
+		place := (first + i) % places
+		l, err := net.Listen("unix", fmt.Sprintf("@phxsql-netlab-%d", place))
+		if err == nil {
+			return place, l, nil
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return 0, nil, fmt.Errorf("take a place: %w", err)
+		}
+	}
+	return 0, nil, fmt.Errorf("take a place: all %d are taken", places)
 }
 
 // PeerAddr is a node's address in the peers' network, ClientAddr the one in the
@@ -56,7 +76,13 @@ func New(nodes int) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make network namespaces: %w", err)
 	}
-	lab := &Lab{tag: fmt.Sprintf("phx%d", os.Getpid()%100000), nets: networks(os.Getpid()), home: home}
+	place, held, err := takePlace()
+	if err != nil {
+		home.Close()
+		return nil, fmt.Errorf("make network namespaces: %w", err)
+	}
+	lab := &Lab{place: held, tag: fmt.Sprintf("phx%d", place), nets: networks(place), home: home}
+	lab.sweep(maxNodes)
 	if err := lab.build(nodes); err != nil {
 		lab.Close()
 		return nil, fmt.Errorf("make network namespaces: %w", err)
@@ -64,7 +90,13 @@ func New(nodes int) (*Lab, error) {
 	return lab, nil
 }
 
+// maxNodes is as many as a lab ever has.
+const maxNodes = 9
+
 func (lab *Lab) build(nodes int) error {
+	if nodes > maxNodes {
+		return fmt.Errorf("there can be no more than %d nodes", maxNodes)
+	}
 	for _, b := range []string{"p", "c"} {
 		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: lab.tag + b}}
 		if err := netlink.LinkAdd(br); err != nil {
@@ -222,22 +254,27 @@ func (lab *Lab) Within(i int, start func() error) error {
 	return start()
 }
 
-// Close removes everything. A namespace would take its legs with it, but some time
-// later, and the next lab needs their names.
+// Close removes everything.
 func (lab *Lab) Close() {
-	for i, ns := range lab.nodes {
-		for _, b := range []string{"p", "c"} {
-			if l, err := netlink.LinkByName(lab.leg(i+1, b)); err == nil {
-				netlink.LinkDel(l)
-			}
-		}
+	for _, ns := range lab.nodes {
 		ns.Close()
-		netns.DeleteNamed(lab.name(i + 1))
 	}
-	for _, b := range []string{"p", "c"} {
-		if l, err := netlink.LinkByName(lab.tag + b); err == nil {
+	lab.sweep(len(lab.nodes))
+	lab.home.Close()
+	lab.place.Close()
+}
+
+// sweep removes what there is of the lab. A namespace would take its legs with it, but
+// some time later, and the next lab needs their names.
+func (lab *Lab) sweep(nodes int) {
+	names := []string{lab.tag + "p", lab.tag + "c"}
+	for i := 1; i <= nodes; i++ {
+		names = append(names, lab.leg(i, "p"), lab.leg(i, "c"))
+		netns.DeleteNamed(lab.name(i))
+	}
+	for _, name := range names {
+		if l, err := netlink.LinkByName(name); err == nil {
 			netlink.LinkDel(l)
 		}
 	}
-	lab.home.Close()
 }

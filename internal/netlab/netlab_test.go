@@ -111,3 +111,45 @@ func TestAWayIsCutInOneDirectionOnly(t *testing.T) {
 	}
 	both("after all was healed")
 }
+
+func TestLabsLiveBesideEachOther(t *testing.T) {
+	a, b := newPeers(t), newPeers(t)
+	if a.lab.PeerAddr(1) == b.lab.PeerAddr(1) || a.lab.ClientAddr(1) == b.lab.ClientAddr(1) {
+		t.Error("two labs have one address")
+	}
+	if err := a.lab.SetPeerLink(1, false); err != nil {
+		t.Fatal(err)
+	}
+	if !b.reaches(t, 1, 2, ever) || !b.reaches(t, 2, 1, ever) {
+		t.Error("a lab is broken by what happens to another")
+	}
+}
+
+func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	dead, err := New(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.place.Close() // as the kernel does; all else stays
+	next, err := New(2)
+	if err != nil {
+		dead.Close()
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Close)
+	if next.tag != dead.tag {
+		t.Fatalf("the place %s was not taken again, but %s", dead.tag, next.tag)
+	}
+	if err := next.Within(2, func() error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if err := dead.Within(3, func() error { return nil }); err != nil {
+		t.Error(err) // its handle is open still
+	}
+	if _, err := os.Stat("/run/netns/" + next.name(3)); !os.IsNotExist(err) {
+		t.Errorf("the third namespace of the dead is still there: %v", err)
+	}
+}
