@@ -1,5 +1,7 @@
 package vfs
 
+import "slices"
+
 // OpKind names an operation of a file system.
 type OpKind uint8
 
@@ -129,6 +131,10 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 		n, _ = f.File.WriteAt(p[:short], off)
 	}
 	return n, pathError("write", f.name, t.Err)
+}
+
+func (f *faultyFile) WritePiecesAt(pieces [][]byte, off int64) (int, error) {
+	return f.WriteAt(slices.Concat(pieces...), off)
 }
 
 func (f *faultyFile) Sync() error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 )
 
@@ -71,6 +72,10 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	n.size = max(n.size, end)
 	n.cur = put(n.cur, p, off, n.size)
 	return len(p), nil
+}
+
+func (f *memFile) WritePiecesAt(pieces [][]byte, off int64) (int, error) {
+	return f.WriteAt(slices.Concat(pieces...), off)
 }
 
 // grow takes the space for a file of the given size or fails with ENOSPC.

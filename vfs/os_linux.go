@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,43 @@ func (f *osFile) Sync() error {
 			return fmt.Errorf("fdatasync %s: %w", f.f.Name(), err)
 		}
 	}
+}
+
+// maxPieces is IOV_MAX, the most pieces that one system call takes.
+const maxPieces = 1024
+
+// WritePiecesAt implements File with pwritev(2).
+func (f *osFile) WritePiecesAt(pieces [][]byte, off int64) (int, error) {
+	fd := int(f.f.Fd())
+	written := 0
+	for rest := after(pieces, 0); len(rest) > 0; {
+		n, err := unix.Pwritev(fd, rest[:min(len(rest), maxPieces)], off+int64(written))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == nil && n == 0:
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return written, fmt.Errorf("pwritev %s: %w", f.f.Name(), err)
+		}
+		written += n
+		rest = after(rest, n)
+	}
+	return written, nil
+}
+
+// after returns what is left of pieces behind their first n bytes, without empty
+// ones at its head. The caller's slice stays as it is.
+func after(pieces [][]byte, n int) [][]byte {
+	for len(pieces) > 0 && n >= len(pieces[0]) {
+		n -= len(pieces[0])
+		pieces = pieces[1:]
+	}
+	if n > 0 { // a short write
+		pieces = append([][]byte{pieces[0][n:]}, pieces[1:]...)
+	}
+	return pieces
 }
 
 // Preallocate implements File with fallocate, or by setting the size where the

@@ -60,11 +60,14 @@ type FS interface {
 	FreeSpace(dir string) (int64, error)
 }
 
-// File is an open file. ReadAt and WriteAt may be called at the same time.
+// File is an open file. ReadAt and the writes may be called at the same time.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// WritePiecesAt is one WriteAt of all the pieces, one behind the other, without
+	// their being copied together.
+	WritePiecesAt(pieces [][]byte, off int64) (int, error)
 	// Sync makes the content durable, and the size as far as it is needed to
 	// read the content (fdatasync). After an error nothing is known about any
 	// write since the last success; trying again does not repair it.

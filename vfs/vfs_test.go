@@ -285,6 +285,54 @@ func TestFaulty(t *testing.T) {
 	}
 }
 
+// TestPiecesAreOneWrite: however many there are, and with nothing in some of them, the
+// file has them one behind the other.
+func TestPiecesAreOneWrite(t *testing.T) {
+	var pieces [][]byte
+	for i := range 2500 { // more than one system call takes
+		pieces = append(pieces, bytes.Repeat([]byte{byte('a' + i%26)}, i%4))
+	}
+	want := string(bytes.Join(pieces, nil))
+	inject := func(vfs.Op) vfs.Fault { return vfs.Fault{} }
+	for name, fsys := range map[string]vfs.FS{"os": vfs.OS{}, "mem": vfs.NewMem(), "faulty": &vfs.Faulty{FS: vfs.NewMem(), Inject: inject}} {
+		path := filepath.Join(t.TempDir(), "f")
+		must(t, fsys.MkdirAll(filepath.Dir(path)))
+		f := create(t, fsys, path)
+		n, err := f.WritePiecesAt(pieces, 3)
+		if err != nil || n != len(want) {
+			t.Fatalf("%s: %d bytes of %d written: %v", name, n, len(want), err)
+		}
+		if n, err := f.WritePiecesAt(nil, 0); n != 0 || err != nil {
+			t.Fatalf("%s: nothing: %d bytes, %v", name, n, err)
+		}
+		must(t, f.Close())
+		if got := read(t, fsys, path); got != "\x00\x00\x00"+want {
+			t.Errorf("%s: the file has %d bytes, want %d, or they differ", name, len(got), len(want)+3)
+		}
+	}
+}
+
+// TestAFaultHitsPiecesAsOneWrite: a short write ends within a piece.
+func TestAFaultHitsPiecesAsOneWrite(t *testing.T) {
+	ops := 0
+	y := &vfs.Faulty{FS: vfs.NewMem(), Inject: func(op vfs.Op) vfs.Fault {
+		if op.Kind != vfs.OpWrite {
+			return vfs.Fault{}
+		}
+		if ops++; op.Size != 6 {
+			t.Errorf("a write of %d bytes, want 6", op.Size)
+		}
+		return vfs.Fault{Err: syscall.EIO, Short: 4}
+	}}
+	f := create(t, y, "/f")
+	if _, err := f.WritePiecesAt([][]byte{[]byte("abc"), []byte("def")}, 0); !errors.Is(err, syscall.EIO) || ops != 1 {
+		t.Fatalf("%d writes: %v", ops, err)
+	}
+	if got := read(t, y, "/f"); got != "abcd" {
+		t.Errorf("content %q", got)
+	}
+}
+
 // TestDroppedWritesAreReadAndNeverWritten: after a sync that failed as on Linux, reads
 // see what the disk does not have, and a sync that succeeds does not change that.
 func TestDroppedWritesAreReadAndNeverWritten(t *testing.T) {

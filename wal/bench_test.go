@@ -70,7 +70,7 @@ func BenchmarkAppendSync(b *testing.B) {
 	for _, prepared := range []bool{true, false} {
 		for _, n := range []int{1, 16, 64} {
 			b.Run(fmt.Sprintf("prepared=%v/batch=%d", prepared, n), func(b *testing.B) {
-				benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir(), Inline: !prepared}, n)
+				benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir(), Inline: !prepared}, n, benchPayload)
 			})
 		}
 	}
@@ -80,18 +80,29 @@ func BenchmarkAppendSync(b *testing.B) {
 func BenchmarkAppendSyncMem(b *testing.B) {
 	for _, n := range []int{1, 64} {
 		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
-			benchAppendSync(b, wal.Options{FS: vfs.NewMem(), Dir: "/log", SegmentSize: 1 << 20, Inline: true}, n)
+			benchAppendSync(b, wal.Options{FS: vfs.NewMem(), Dir: "/log", SegmentSize: 1 << 20, Inline: true}, n, benchPayload)
 		})
 	}
 }
 
-func benchAppendSync(b *testing.B, opt wal.Options, n int) {
+// BenchmarkAppendSyncLarge is the same with records of 100 KB, which are not copied: what
+// is allocated does not grow with them.
+func BenchmarkAppendSyncLarge(b *testing.B) {
+	for _, n := range []int{1, 16} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			benchAppendSync(b, wal.Options{FS: vfs.OS{}, Dir: b.TempDir()}, n, 100<<10)
+		})
+	}
+}
+
+func benchAppendSync(b *testing.B, opt wal.Options, n, size int) {
 	l := open(b, opt)
 	defer l.Close()
 	recs := make([]wal.Record, n)
-	payload := make([]byte, benchPayload)
+	payload := make([]byte, size)
+	keep := uint64(20_000 * benchPayload / size)
 	index := uint64(0)
-	b.SetBytes(int64(n * benchPayload))
+	b.SetBytes(int64(n * size))
 	b.ReportAllocs()
 	took := make([]time.Duration, 0, b.N)
 	b.ResetTimer()
@@ -108,8 +119,8 @@ func benchAppendSync(b *testing.B, opt wal.Options, n int) {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))
-		if index > 20_000 {
-			l.TrimBelow(1, index-20_000)
+		if index > keep {
+			l.TrimBelow(1, index-keep)
 		}
 	}
 	report(b, n, took)

@@ -49,6 +49,11 @@ type Record struct {
 	Payload []byte
 }
 
+// head is the header of the record, given the checksum of what is stored of it.
+func (r *Record) head(crc uint32) recordHead {
+	return recordHead{crc: crc, length: r.length(), group: r.Group, kind: r.Kind, key: r.Key, index: r.Index}
+}
+
 // length is that of the payload as it is stored.
 func (r *Record) length() int { return len(r.Head) + len(r.Payload) }
 
@@ -248,10 +253,7 @@ func appendRecord(b []byte, r *Record, s seeds, off int64) []byte {
 	b = append(append(b, r.Head...), r.Payload...)
 	b = append(b, zeros[:padded(r.length())-r.length()]...)
 	payload := b[at+recordHeader : at+recordHeader+r.length()]
-	recordHead{
-		crc: crc32.Checksum(payload, castagnoli), length: r.length(),
-		group: r.Group, kind: r.Kind, key: r.Key, index: r.Index,
-	}.put(b[at:], s, off)
+	r.head(crc32.Checksum(payload, castagnoli)).put(b[at:], s, off)
 	return b
 }
 

@@ -83,29 +83,10 @@ type Log struct {
 	closed     bool
 }
 
-// batch is what one write brings to one segment.
-type batch struct {
-	seg    *segment
-	off    int64 // in the file
-	buf    []byte
-	seq    uint64
-	count  uint32
-	flags  uint32
-	last   LSN
-	sealed bool
-}
-
-// holds returns the bytes of the batch from offset off of its file on, if it has them.
-func (b *batch) holds(seg *segment, off int64) ([]byte, bool) {
-	if b.seg != seg || off < b.off || off >= b.off+int64(len(b.buf)) {
-		return nil, false
-	}
-	return b.buf[off-b.off:], true
-}
-
 // Append encodes the records into the batch that the next Sync writes, and makes
-// them visible to Read, State and Bounds. They are not durable. The payloads are
-// copied. It returns the LSN of the last one. On an error nothing was appended.
+// them visible to Read, State and Bounds. They are not durable. The Payload of an
+// entry must not change any more, for a long one is not copied; what else is in a record
+// may. It returns the LSN of the last one. On an error nothing was appended.
 func (l *Log) Append(recs ...Record) (LSN, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,12 +173,10 @@ func (l *Log) add(r *Record) {
 
 // encode appends a record to a batch and returns where it is.
 func (l *Log) encode(b *batch, r *Record) place {
-	off := b.off + int64(len(b.buf))
-	before := len(b.buf)
-	b.buf = appendRecord(b.buf, r, b.seg.seeds, off)
-	b.count++
-	b.seg.end = b.off + int64(len(b.buf))
-	l.waiting += int64(len(b.buf) - before)
+	off := b.end()
+	b.add(r)
+	b.seg.end = b.end()
+	l.waiting += b.end() - off
 	return place{segment: uint32(b.seg.number), position: uint32(off / align), length: uint32(r.length())}
 }
 
@@ -220,7 +199,7 @@ func (l *Log) note(seg *segment, r *Record, at place) {
 // size, and starts batch and segment as needed.
 func (l *Log) room(size int64) *batch {
 	b, seg := l.openBatch(), l.active()
-	if b != nil && b.count > 0 && int64(len(b.buf))+size > maxBatch {
+	if b != nil && b.count > 0 && b.size()+size > maxBatch {
 		l.seal()
 		b = nil
 	}
@@ -258,7 +237,7 @@ func (l *Log) start(seg *segment, flags uint32) *batch {
 	} else {
 		b = new(batch)
 	}
-	*b = batch{seg: seg, off: seg.end, buf: append(b.buf[:0], zeros[:batchHeader]...), seq: l.seq, flags: flags, last: l.appended}
+	*b = batch{seg: seg, off: seg.end, buf: append(b.buf[:0], zeros[:batchHeader]...), refs: b.refs[:0], pieces: b.pieces, seq: l.seq, flags: flags, last: l.appended}
 	l.seq++
 	l.cleanEnd = false
 	seg.end += batchHeader
@@ -275,7 +254,7 @@ func (l *Log) seal() {
 	}
 	b.sealed = true
 	batchHead{
-		seq: b.seq, length: int64(len(b.buf) - batchHeader), count: b.count, flags: b.flags,
+		seq: b.seq, length: b.size() - batchHeader, count: b.count, flags: b.flags,
 	}.put(b.buf, b.seg.seeds, b.off)
 }
 

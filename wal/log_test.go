@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/phxsql/phxsql/vfs"
@@ -49,6 +50,52 @@ func wantEntry(t testing.TB, l *wal.Log, group uint32, index uint64, payload str
 	}
 	if string(got) != payload {
 		t.Fatalf("Read(%d, %d) = %.40q, want %.40q", group, index, got, payload)
+	}
+}
+
+// TestLongPayloads: what is not copied into a batch is read back from memory, from the
+// file and after another Open, wherever in the batch it stands.
+func TestLongPayloads(t *testing.T) {
+	long := func(c string, n int) string { return strings.Repeat(c, n) }
+	for name, opt := range map[string]wal.Options{"mem": {FS: vfs.NewMem(), SegmentSize: 1 << 20}, "os": {FS: vfs.OS{}, SegmentSize: 1 << 20, Dir: t.TempDir()}} {
+		t.Run(name, func(t *testing.T) {
+			l := open(t, opt)
+			want := map[uint64]string{}
+			var recs []wal.Record
+			for i, n := range []int{8191, 8192, 0, 8193, 100_001, 7, 9000, 70_000} {
+				head, rest := fmt.Sprint("head", i), long(string(rune('a'+i)), n)
+				want[uint64(i+1)] = head + rest
+				recs = append(recs, wal.Record{Group: 1, Kind: wal.KindEntry, Index: uint64(i + 1), Head: []byte(head), Payload: []byte(rest)})
+			}
+			recs = append(recs, state(1, 1, long("s", 20_000)))
+			check := func() {
+				t.Helper()
+				for i, s := range want {
+					wantEntry(t, l, 1, i, s)
+				}
+				if s, _ := l.State(1, 1); string(s) != long("s", 20_000) {
+					t.Fatalf("state of %d bytes", len(s))
+				}
+			}
+			if _, err := l.Append(recs...); err != nil {
+				t.Fatal(err)
+			}
+			for i := range recs {
+				clear(recs[i].Head) // the caller's again
+			}
+			check()
+			appendSync(t, l, entry(1, 9, "more"))
+			check()
+			want[2] = long("z", 30_000) // in the same place of the index, and a buffer used before
+			appendSync(t, l, entry(1, 2, want[2]), state(1, 2, "x"))
+			check()
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			l = open(t, opt)
+			defer l.Close()
+			check()
+		})
 	}
 }
 

@@ -46,9 +46,9 @@ func (l *Log) find(group Group, index uint64) (*segment, place, []byte, error) {
 	}
 	seg := l.segments[uint64(at.segment)-l.segments[0].number]
 	for _, b := range l.pending {
-		if buf, ok := b.holds(seg, at.offset()); ok {
+		if b.holds(seg, at.offset()) {
 			p := make([]byte, at.length)
-			copy(p, buf[recordHeader:])
+			b.copyOut(p, at.offset()+recordHeader)
 			return nil, at, p, nil
 		}
 	}

@@ -7,16 +7,6 @@ import (
 	"syscall"
 )
 
-const (
-	// maxBatch limits a batch, but a record always fits into one. Appenders would
-	// stall while the buffer of an endless one grows, and each batch has a sync
-	// of its own, so that only the last of them can be torn.
-	maxBatch = 2 << 20
-	// keepBuffer and keepBuffers limit the buffers kept for batches to come.
-	keepBuffer  = 2 * maxBatch
-	keepBuffers = 8
-)
-
 // Sync makes everything durable that was appended before the call: one write and
 // one fdatasync, or one of each per segment and per maxBatch bytes. It returns the LSN through which records are durable.
 //
@@ -60,15 +50,15 @@ func (l *Log) takeBatches(target LSN) ([]*batch, error) {
 // write brings one batch to its file and makes it durable. The caller holds
 // syncMu.
 func (l *Log) write(b *batch) error {
-	seg, end := b.seg, b.off+int64(len(b.buf))
-	if err := l.makeRoom(seg, end); err != nil {
+	seg := b.seg
+	if err := l.makeRoom(seg, b.end()); err != nil {
 		if isNoSpace(err) && !errors.Is(err, ErrFailed) {
 			l.log.Warn("log has no room for the next segment", "segment", seg.number, "err", err)
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
 		return l.fail(err)
 	}
-	if _, err := seg.file.WriteAt(b.buf, b.off); err != nil {
+	if err := b.write(); err != nil {
 		return l.fail(fmt.Errorf("write segment %d: %w", seg.number, err))
 	}
 	if err := seg.file.Sync(); err != nil {
@@ -118,12 +108,10 @@ func (l *Log) written(b *batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.durable = max(l.durable, b.last)
-	l.waiting -= int64(len(b.buf))
+	l.waiting -= b.size()
 	b.seg.durable = true
 	l.pending = slices.Delete(l.pending, 0, 1)
-	if cap(b.buf) > keepBuffer {
-		b.buf = nil
-	}
+	b.empty()
 	if len(l.free) < keepBuffers {
 		l.free = append(l.free, b)
 	}

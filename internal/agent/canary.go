@@ -270,6 +270,11 @@ func (f watchedFile) Sync() error {
 	return f.File.Sync()
 }
 
+func (f watchedFile) WritePiecesAt(pieces [][]byte, off int64) (int, error) {
+	defer f.w.begin()()
+	return f.File.WritePiecesAt(pieces, off)
+}
+
 func (f watchedFile) WriteAt(p []byte, off int64) (int, error) {
 	defer f.w.begin()()
 	return f.File.WriteAt(p, off)
