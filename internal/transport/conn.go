@@ -84,6 +84,9 @@ func (t *Transport) secure(ctx context.Context, raw net.Conn, dial paxos.NodeID)
 	return c, nil
 }
 
+// secret reports whether the connection encrypts.
+func (c *conn) secret() bool { return c.stream != c.raw }
+
 // settled replaces the handshake's deadline by the idle limit.
 func (c *conn) settled() error {
 	if err := c.raw.SetDeadline(time.Time{}); err != nil {
@@ -93,22 +96,45 @@ func (c *conn) settled() error {
 	return nil
 }
 
-// write writes all of b, in pieces that each have their own deadline.
-func (c *conn) write(b []byte) error {
-	for len(b) > 0 {
+// write writes pieces one behind the other. What is much is written in parts that
+// each have their own deadline.
+func (c *conn) write(pieces [][]byte) error {
+	if len(pieces) > 1 { // little more than writePiece, see outbox.take
+		return c.writeTogether(pieces)
+	}
+	for b := pieces[0]; len(b) > 0; {
 		n := min(len(b), writePiece)
 		if err := c.raw.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
 			return fmt.Errorf("set write deadline: %w", err)
 		}
 		if _, err := c.stream.Write(b[:n]); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("write: peer took nothing for %v: %w", c.idle, ErrSilent)
-			}
-			return fmt.Errorf("write: %w", err)
+			return c.writeError(err)
 		}
 		b = b[n:]
 	}
 	return nil
+}
+
+// writeTogether writes pieces with one system call where there is no TLS.
+func (c *conn) writeTogether(pieces net.Buffers) error {
+	if err := c.raw.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	to := c.stream
+	if raw, ok := to.(*idleConn); ok {
+		to = raw.Conn // only the connection itself knows how
+	}
+	if _, err := pieces.WriteTo(to); err != nil {
+		return c.writeError(err)
+	}
+	return nil
+}
+
+func (c *conn) writeError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("write: peer took nothing for %v: %w", c.idle, ErrSilent)
+	}
+	return fmt.Errorf("write: %w", err)
 }
 
 // identify checks the node id of a hello against the certificate.

@@ -148,7 +148,7 @@ func (t *Transport) greet(raw net.Conn) (*inbound, paxos.NodeID, error) {
 func (t *Transport) admit(c *conn, h Hello) (*inbound, error) {
 	in := &inbound{
 		t: t, c: c, hello: h, remote: c.raw.RemoteAddr(), since: time.Now(),
-		out: newOutbox(answerLimit), done: make(chan struct{}), slots: make(chan struct{}, maxHandled),
+		out: newOutbox(answerLimit, c.secret()), done: make(chan struct{}), slots: make(chan struct{}, maxHandled),
 	}
 	in.ctx, in.cancel = context.WithCancelCause(t.ctx)
 	for {

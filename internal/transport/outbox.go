@@ -16,9 +16,12 @@ const (
 	// chunkSize is about how much of the ordered lane goes out before the urgent
 	// lane is looked at again. A larger message is a chunk of its own.
 	chunkSize = 256 << 10
+	// refData is the mean length of entries from which a message is a chunk of its own
+	// too, and from which their data go out from where they are.
+	refData = 8 << 10
 	// keepChunks is how many chunks a busy outbox keeps for the next messages, and
 	// keepBuffer the largest buffer of an idle one.
-	keepChunks = 32
+	keepChunks = 8
 	keepBuffer = 16 << 10
 )
 
@@ -30,10 +33,12 @@ const (
 //
 // Frames are encoded when they are put in: their size is then exact, and what the
 // caller owns is free at once. The exception is the data of large messages, which
-// nobody changes: they are copied piece by piece while they are written, and so
-// take no memory of their own however many wait.
+// nobody changes: they are written from where they are, or copied piece by piece where
+// the writer must have them together, and so take no memory of their own however many
+// wait.
 type outbox struct {
 	limit int
+	joint bool          // the writer takes one piece at a time: it encrypts
 	wake  chan struct{} // holds a token when there may be something to take
 
 	mu      sync.Mutex
@@ -43,7 +48,8 @@ type outbox struct {
 	waiting int     // bytes in ordered
 
 	large [][]byte // what is left of the large frame that is being written; the writer's own
-	piece []byte   // the piece of it that the writer has; the writer's own
+	piece []byte   // what of it was copied for the writer; the writer's own
+	burst [][]byte // what the writer has; the writer's own
 	taken []byte   // the chunk of the ordered lane that the writer has
 	spare []byte   // the urgent buffer that the writer has, or had
 	free  [][]byte // empty chunks
@@ -57,8 +63,8 @@ type chunk struct {
 	size   int // of the large frame
 }
 
-func newOutbox(limit int) *outbox {
-	return &outbox{limit: limit, wake: make(chan struct{}, 1)}
+func newOutbox(limit int, joint bool) *outbox {
+	return &outbox{limit: limit, joint: joint, wake: make(chan struct{}, 1)}
 }
 
 // urgentMessage tells whether a message may overtake others. A MsgAccept without
@@ -84,7 +90,7 @@ func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, by
 		switch {
 		case urgentMessage(m):
 			o.urgent = appendMessage(o.urgent, group, m, size)
-		case headerSize+size > chunkSize:
+		case headerSize+size > chunkSize || size >= refData*max(1, len(m.Entries)):
 			o.putLarge(group, m, size)
 		default:
 			o.waiting += headerSize + size
@@ -176,34 +182,51 @@ func (o *outbox) signal() {
 	}
 }
 
-// take returns the next bytes to write, nil if there are none. They are valid
-// until the next take.
-func (o *outbox) take() []byte {
-	if len(o.large) > 0 { // a frame is never interrupted
-		return o.nextPiece()
+// take returns the next bytes to write, one piece behind the other; nil if there are
+// none. They are valid until the next take, and chunkSize at most unless they are one
+// piece.
+func (o *outbox) take() [][]byte {
+	if len(o.large) == 0 { // a frame is never interrupted
+		if b := o.takeChunk(); b != nil {
+			o.burst = append(o.burst[:0], b)
+			return o.burst
+		}
 	}
-	b := o.takeChunk()
-	if b == nil && len(o.large) > 0 {
-		return o.nextPiece()
+	if len(o.large) > 0 {
+		return o.takePieces()
 	}
-	return b
+	return nil
 }
 
-// nextPiece copies the next part of the large frame.
-func (o *outbox) nextPiece() []byte {
+// takePieces takes the next part of the large frame. Small pieces are copied together.
+func (o *outbox) takePieces() [][]byte {
 	if o.piece == nil {
 		o.piece = make([]byte, 0, chunkSize)
 	}
-	b := o.piece[:0]
-	for len(o.large) > 0 && len(b) < chunkSize {
-		n := min(chunkSize-len(b), len(o.large[0]))
-		b = append(b, o.large[0][:n]...)
+	o.burst = o.burst[:0]
+	copied, from, size := o.piece[:0], 0, 0
+	for len(o.large) > 0 && size < chunkSize {
+		n := min(chunkSize-size, len(o.large[0]))
+		part := o.large[0][:n]
+		if o.joint || n < refData {
+			copied = append(copied, part...) // never moves: its capacity is chunkSize
+		} else {
+			if from < len(copied) {
+				o.burst = append(o.burst, copied[from:])
+				from = len(copied)
+			}
+			o.burst = append(o.burst, part)
+		}
+		size += n
 		if o.large[0] = o.large[0][n:]; len(o.large[0]) == 0 {
 			o.large[0] = nil
 			o.large = o.large[1:]
 		}
 	}
-	return b
+	if from < len(copied) {
+		o.burst = append(o.burst, copied[from:])
+	}
+	return o.burst
 }
 
 // takeChunk takes the next chunk: it returns its frames, or makes it the large
@@ -238,7 +261,7 @@ func (o *outbox) trim() {
 	if len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil || len(o.large) > 0 {
 		return
 	}
-	o.piece = nil
+	o.piece, o.burst = nil, nil
 	if cap(o.urgent) > keepBuffer {
 		o.urgent = nil
 	}

@@ -12,7 +12,7 @@ func drain(t *testing.T, o *outbox) []frame {
 	t.Helper()
 	var all []byte
 	for b := o.take(); b != nil; b = o.take() {
-		all = append(all, b...)
+		all = append(all, bytes.Join(b, nil)...)
 	}
 	frames, _ := readAll(newFrameReader(bytes.NewReader(all)))
 	return frames
@@ -23,7 +23,7 @@ func vote() []paxos.Message {
 }
 
 func TestVotesOvertakeEntriesButHeartbeatsDoNot(t *testing.T) {
-	o := newOutbox(1 << 20)
+	o := newOutbox(1<<20, false)
 	o.putMessages(0, accepts(1, 2, 2, 100))
 	o.putMessages(0, accepts(1, 2, 1, 0)) // heartbeat
 	o.putMessages(0, vote())
@@ -43,7 +43,7 @@ func TestVotesOvertakeEntriesButHeartbeatsDoNot(t *testing.T) {
 
 func TestFullQueueRefusesEntriesOnly(t *testing.T) {
 	const limit = 1 << 20
-	o := newOutbox(limit)
+	o := newOutbox(limit, false)
 	n, size := o.putMessages(0, accepts(1, 2, 100, 64<<10))
 	if n == 0 || n == 100 || size > limit {
 		t.Fatalf("took %d messages, %d bytes", n, size)
@@ -79,7 +79,7 @@ func TestFullQueueRefusesEntriesOnly(t *testing.T) {
 }
 
 func TestSmallMessagesHaveALimitToo(t *testing.T) {
-	o := newOutbox(1 << 20)
+	o := newOutbox(1<<20, false)
 	votes := make([]paxos.Message, 2*urgentLimit/emptyMessage)
 	for i := range votes {
 		votes[i] = vote()[0]
@@ -96,20 +96,61 @@ func TestSmallMessagesHaveALimitToo(t *testing.T) {
 }
 
 func TestLargeQueueGoesOutInPieces(t *testing.T) {
-	o := newOutbox(64 << 20)
+	o := newOutbox(64<<20, false)
 	o.putMessages(0, accepts(1, 2, 100, 32<<10))
-	first := o.take()
+	first := bytes.Join(o.take(), nil)
 	if len(first) > chunkSize {
 		t.Errorf("first piece has %d bytes", len(first))
 	}
 	o.putMessages(0, vote())
-	if got := o.take(); len(got) != headerSize+emptyMessage {
+	if got := bytes.Join(o.take(), nil); len(got) != headerSize+emptyMessage {
 		t.Errorf("a vote had to wait behind %d bytes", len(got))
 	}
 }
 
+// TestLargeDataIsNotCopied: it goes out from where it is, in order with what is small,
+// and in one piece where the writer encrypts.
+func TestLargeDataIsNotCopied(t *testing.T) {
+	for _, joint := range []bool{false, true} {
+		o := newOutbox(64<<20, joint)
+		ms := accepts(1, 2, 1, 100<<10)
+		mixed := accepts(1, 2, 1, 3*chunkSize)
+		for _, n := range []int{10, refData, 0, refData - 1, 5} {
+			e := paxos.Entry{Instance: 7, Kind: paxos.Normal, Data: bytes.Repeat([]byte{byte(n)}, n)}
+			mixed[0].Entries = append(mixed[0].Entries, e)
+		}
+		ms = append(ms, mixed...)
+		ms = append(ms, accepts(1, 2, 1, 50)...)
+		o.putMessages(3, ms)
+		var want, got []byte
+		for i := range ms {
+			want = appendMessage(want, 3, &ms[i], ms[i].EncodedSize())
+		}
+		lent := 0
+		for b := o.take(); b != nil; b = o.take() {
+			size := 0
+			for _, p := range b {
+				if &p[0] == &ms[0].Entries[0].Data[0] {
+					lent++
+				}
+				size += len(p)
+				got = append(got, p...)
+			}
+			if size > chunkSize || joint && len(b) != 1 {
+				t.Errorf("joint %v: %d bytes in %d pieces", joint, size, len(b))
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("joint %v: %d bytes came out, %d went in, or they differ", joint, len(got), len(want))
+		}
+		if joint != (lent == 0) {
+			t.Errorf("joint %v: the data was lent %d times", joint, lent)
+		}
+	}
+}
+
 func TestIdleOutboxGivesMemoryBack(t *testing.T) {
-	o := newOutbox(64 << 20)
+	o := newOutbox(64<<20, false)
 	o.putMessages(0, accepts(1, 2, 1000, 32<<10))
 	drain(t, o)
 	o.trim()
@@ -123,7 +164,7 @@ func TestIdleOutboxGivesMemoryBack(t *testing.T) {
 }
 
 func TestClosedOutboxTakesNothing(t *testing.T) {
-	o := newOutbox(1 << 20)
+	o := newOutbox(1<<20, false)
 	o.putMessages(0, accepts(1, 2, 1, 10))
 	o.close()
 	if n, _ := o.putMessages(0, accepts(1, 2, 1, 10)); n != 0 || o.take() != nil {

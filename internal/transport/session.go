@@ -32,7 +32,7 @@ type session struct {
 
 func newSession(p *peer, c *conn) *session {
 	return &session{
-		p: p, c: c, out: newOutbox(p.t.opt.QueueBytes), start: time.Now(),
+		p: p, c: c, out: newOutbox(p.t.opt.QueueBytes, c.secret()), start: time.Now(),
 		failed: make(chan struct{}), calls: map[uint64]chan result{},
 	}
 }
