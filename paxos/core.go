@@ -330,13 +330,25 @@ func (c *Core) recordChosen() {
 	c.eff.Records = append(c.eff.Records, Record{Kind: RecordChosen, Chosen: c.chosen})
 }
 
-// trim drops chosen entries beyond KeepBytes from memory.
+// trim drops chosen entries beyond KeepBytes from memory, many at a time.
 func (c *Core) trim() {
-	if c.win.bytes(c.win.base, c.chosen) <= 2*c.cfg.KeepBytes {
-		return
+	if c.Kept() > 2*c.cfg.KeepBytes {
+		c.Shed(c.cfg.KeepBytes)
 	}
+}
+
+// Kept is the number of bytes that chosen entries take in memory.
+func (c *Core) Kept() int64 { return c.win.bytes(c.win.base, c.chosen) }
+
+// KeptFrom is the oldest instance that is still in memory, if any is.
+func (c *Core) KeptFrom() Instance { return c.win.base + 1 }
+
+// Shed drops the oldest chosen entries from memory until they take no more than the
+// given number of bytes. Members that lag are then served from the log. It is no event:
+// nothing but memory and speed depends on it.
+func (c *Core) Shed(bytes int64) {
 	cut := c.win.base
-	for c.win.bytes(cut, c.chosen) > c.cfg.KeepBytes {
+	for c.win.bytes(cut, c.chosen) > bytes {
 		cut++
 	}
 	c.win.drop(cut)

@@ -33,6 +33,7 @@ type Group struct {
 	signal  chan struct{}
 	turning sync.Mutex   // held during a turn
 	over    bool         // no more turns; guarded by turning
+	kept    int64        // this group's part of Host.memory; guarded by turning
 	work    atomic.Bool  // something came in after the last turn had begun
 	owes    atomic.Bool  // a sync of the log lets this group go on
 	due     atomic.Int64 // when the next tick is
@@ -95,7 +96,6 @@ func newGroup(h *Host, id paxos.Group, cfg paxos.Config, r *replica.Replica) *Gr
 	}
 	g.room = sync.NewCond(&g.mu)
 	g.reads.token = drawToken()
-	g.recent.limit = h.opt.RecentBytes
 	g.view.Store(&View{Members: r.Core().Members()})
 	g.chosen.Store(uint64(r.Core().Chosen()))
 	return g
@@ -383,8 +383,8 @@ func (g *Group) publish(out *replica.Output) {
 		}
 		g.lead(old, v)
 	}
+	g.fit(out.Chosen)
 	if n := len(out.Chosen); n > 0 {
-		g.recent.add(out.Chosen)
 		g.chosen.Store(uint64(out.Chosen[n-1].Instance))
 		g.announce()
 	}

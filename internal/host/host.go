@@ -51,9 +51,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Clock defaults to Boottime.
 	Clock func() paxos.Time
-	// RecentBytes limits the chosen entries that each group keeps in memory for
-	// readers that follow closely; default 16 MiB.
-	RecentBytes int
+	// KeepBytes limits the chosen entries that all groups together keep in memory, for
+	// readers that follow closely and for members that lag a little; default 16 MiB. What
+	// is older is read from the log. It is exceeded by what one turn brings, and paxos.Config
+	// may limit single groups further.
+	KeepBytes int64
 	// Failed is called once, from a goroutine of its own, when the log has failed
 	// for good: the process must stop, for only a new start can tell what is
 	// durable.
@@ -75,6 +77,7 @@ const (
 type Host struct {
 	opt    Options
 	groups sync.Map // paxos.Group -> *Group
+	memory memory
 
 	kick   chan struct{} // asks the syncer for a sync
 	rouse  chan struct{} // asks the ticker to look again
@@ -91,13 +94,14 @@ func New(opt Options) *Host {
 	if opt.Clock == nil {
 		opt.Clock = Boottime
 	}
-	if opt.RecentBytes <= 0 {
-		opt.RecentBytes = defaultRecent
+	if opt.KeepBytes <= 0 {
+		opt.KeepBytes = defaultKeep
 	}
 	if opt.tickClock == nil {
 		opt.tickClock = opt.Clock
 	}
 	h := &Host{opt: opt, kick: make(chan struct{}, 1), rouse: make(chan struct{}, 1), stop: make(chan struct{})}
+	h.memory.limit = opt.KeepBytes
 	h.wg.Add(2)
 	go h.syncer()
 	go h.ticker()
@@ -130,6 +134,7 @@ func (h *Host) StartObserved(id paxos.Group, cfg paxos.Config, advanced func(pax
 	if _, taken := h.groups.LoadOrStore(id, g); taken {
 		return nil, fmt.Errorf("start group %d: it runs already", id)
 	}
+	h.memory.groups.Add(1)
 	h.wg.Add(1)
 	go g.run()
 	h.retime(0)

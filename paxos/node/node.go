@@ -62,7 +62,7 @@ func (n *Node) build() error {
 	if err != nil {
 		return err
 	}
-	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail, RecentBytes: n.opt.keep})
+	n.host = host.New(host.Options{Log: n.log, Sender: n.net, Logger: n.opt.Logger, Failed: n.fail, KeepBytes: int64(n.opt.keep)})
 	for _, o := range n.opt.Groups {
 		g, err := n.startGroup(o)
 		if err != nil {
@@ -108,10 +108,10 @@ func (n *Node) listen() (err error) {
 	return err
 }
 
-// keepBytes is what a group keeps in memory of what was chosen last, for members
-// that lag a little; the core and the applier share the values. What is older is
+// keepBytes is what all groups together keep in memory of what was chosen last, for
+// members that lag a little; the core and the applier share the values. What is older is
 // read from the log, that is from the page cache.
-const keepBytes = 4 << 20
+const keepBytes = 8 << 20
 
 func (n *Node) config() paxos.Config {
 	c := paxos.Defaults(n.opt.ID, rand.Int64N)
