@@ -58,7 +58,7 @@ func benchMain() error {
 	flag.DurationVar(&p.time, "time", time.Second, "time of each measurement")
 	flag.DurationVar(&p.limit, "limit", 15*time.Minute, "no new cluster is started after this")
 	flag.StringVar(&p.dir, "dir", "", "directory for the logs, on the disk to be measured; default: a temporary one")
-	flag.StringVar(&p.profile, "profile", "", "directory for CPU profiles of the leaders")
+	flag.StringVar(&p.profile, "profile", "", "directory for CPU profiles of each cell, of the leader and of a follower")
 	flag.StringVar(&samples, "samples", "", "file for all samples, as JSON lines")
 	flag.Parse()
 	var errs []error

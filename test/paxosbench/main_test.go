@@ -72,7 +72,7 @@ func TestUnknownSystemsAreRefused(t *testing.T) {
 	if err := nodeMain([]string{"nobody", "0", "1", "1", t.TempDir()}); err == nil {
 		t.Fatal("started")
 	}
-	if err := serve(strings.NewReader("{}\n"), io.Discard, 1, nil); err == nil {
+	if err := serve(strings.NewReader(`{"proposers":1}`+"\n"), io.Discard, 1, nil); err == nil {
 		t.Fatal("a follower took a job")
 	}
 }

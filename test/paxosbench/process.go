@@ -140,6 +140,11 @@ type sample struct {
 // measure runs one job.
 func (c *cluster) measure(j job) (sample, error) {
 	lead := c.members[0]
+	if j.Profile != "" {
+		if err := c.profileFollower(j); err != nil {
+			return sample{}, err
+		}
+	}
 	if err := lead.in.Encode(j); err != nil {
 		return sample{}, fmt.Errorf("send job: %w", err)
 	}
@@ -163,6 +168,16 @@ func (c *cluster) measure(j job) (sample, error) {
 	s.Disk = (after.written - before.written) / nodes
 	s.Others = max(0, float64(allAfter-all-s.CPU)/float64(s.Time))
 	return s, nil
+}
+
+// profileFollower has a follower write a profile while the job runs elsewhere.
+func (c *cluster) profileFollower(j job) error {
+	j.Proposers = 0
+	j.Profile += ".follower"
+	if err := c.members[1].in.Encode(j); err != nil {
+		return fmt.Errorf("send job: %w", err)
+	}
+	return nil
 }
 
 // usage is what the processes of a cluster have used.
