@@ -186,7 +186,8 @@ type Core struct {
 	// Candidate and leader.
 	phase      phase
 	campaignAt Time
-	consent    Ballot // renounced in our favour
+	patience   time.Duration // of the next attempt with those it asks; 0: the least
+	consent    Ballot        // renounced in our favour
 	try        attempt
 	lead       leadership
 }

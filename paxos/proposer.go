@@ -13,7 +13,8 @@ type attempt struct {
 	ballot    Ballot
 	first     Instance // phase 1 covers all instances from first on
 	yes       []NodeID
-	found     []Entry // highest-ballot entry per instance of the promises, ascending
+	no        []NodeID // who refused
+	found     []Entry  // highest-ballot entry per instance of the promises, ascending
 	sentAt    Time
 	behind    bool       // somebody refused because this member lacks chosen instances
 	positions []position // what the promisers have chosen
@@ -31,6 +32,23 @@ func (c *Core) candidacy(able bool, delay time.Duration) {
 // delays that let better candidates go first.
 func (c *Core) postpone(t Time) {
 	c.campaignAt = t.Add(c.lag + time.Duration(c.cfg.Rand(int64(c.cfg.Spread)+1)))
+}
+
+// await gives the attempt at leadership time for answers, and then another try. An attempt
+// in which less than a majority answered in time may have asked members that are far away,
+// so the next one waits twice as long. A majority whose answers take longer than a lease
+// could not keep a leader either.
+func (c *Core) await() {
+	least := c.cfg.Spread + 2*c.cfg.Heartbeat
+	c.patience = min(max(c.patience, least), max(c.grants.length, least))
+	c.postpone(c.now.Add(c.patience))
+}
+
+// giveUp looks back at an attempt that did not succeed in time.
+func (c *Core) giveUp() {
+	if c.phase != following && len(c.try.yes)+len(c.try.no) < c.members.Quorum() {
+		c.patience *= 2
+	}
 }
 
 func (c *Core) mayLead() bool {
@@ -66,10 +84,11 @@ func (c *Core) inquire() {
 
 // canvass asks whether a Prepare would be granted, before anything is promised.
 func (c *Core) canvass() {
+	c.giveUp()
 	c.leader = 0
 	c.phase = canvassing
 	c.begin()
-	c.postpone(c.now.Add(c.cfg.Spread + 2*c.cfg.Heartbeat))
+	c.await()
 	c.broadcast(MsgCanvass)
 	c.consented(c.cfg.Self)
 }
@@ -100,6 +119,7 @@ func (c *Core) consented(from NodeID) {
 	// candidate from leading twice with one ballot.
 	switch {
 	case c.phase == canvassing:
+		c.await()
 		c.prepare(false)
 	case slices.Contains(c.try.yes, c.cfg.Self):
 		c.adopt()
@@ -121,6 +141,9 @@ func (c *Core) onOpinion(m *Message) {
 // refused looks at why: members that lack the log are taught, so that they can
 // consent next time.
 func (c *Core) refused(m *Message) {
+	if v, ok := c.members.Find(m.From); ok && v.Votes() && !slices.Contains(c.try.no, m.From) {
+		c.try.no = append(c.try.no, m.From)
+	}
 	if m.Reject == RejectBehind {
 		c.try.behind = true
 	}
@@ -232,7 +255,7 @@ func (c *Core) outvoted() bool {
 func (c *Core) startTerm() {
 	c.phase = leading
 	c.leader = c.cfg.Self
-	c.consent = Ballot{}
+	c.consent, c.patience = Ballot{}, 2*time.Duration(c.now-c.try.sentAt)
 	c.lead = leadership{term: c.try.ballot, since: c.now}
 	c.lead.setPeers(c.members, c)
 }

@@ -54,6 +54,7 @@ func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))
 // Those of Forget, other than that, are about snapshots: nodes are away for long and
 // the others forget the log. In those of Reads nodes ask for read indexes.
 // Those of Disk are about disks: bits flip, space runs out, syncs fail.
+// In those of Far, and no other, the nodes are far from each other.
 // In those of Lengths, and no other, nodes grant leases of different lengths.
 const (
 	Reshuffle = 6
@@ -61,6 +62,7 @@ const (
 	Reads     = 7
 	Disk      = 4
 	Lengths   = 11
+	Far       = 13
 )
 
 // draw makes a profile. Most have some trouble of each kind; some have one kind
@@ -104,6 +106,8 @@ func draw(seed uint64, rng *rand.Rand) profile {
 		p.weights[troubleRot] = 0
 	}
 	switch {
+	case seed%Far == 0:
+		p.makeFar(rng)
 	case seed%Lengths == 0:
 		p.makeLengths(rng)
 	case seed%Reshuffle == 0:
@@ -142,6 +146,21 @@ func (p *profile) makeLengths(rng *rand.Rand) {
 		troubleCrashLeader: 2, troublePause: 3, troubleTransfer: 2, troubleClock: 3, troubleOneWay: 2,
 	}
 	p.every = oneOf(rng, 80*time.Millisecond, 200*time.Millisecond, 500*time.Millisecond)
+	p.length = between(rng, 4*time.Second, 12*time.Second)
+}
+
+// makeFar makes a schedule of slow links: a message takes up to four tenths of what a leader
+// counts of a lease, so that a question and its answer fit into it.
+func (p *profile) makeFar(rng *rand.Rand) {
+	p.clockError, p.ordered, p.loss, p.stale = oneOf(rng, 0.01, 0.01, 0.1), true, oneOf(rng, 0, 0.01), 0
+	p.syncMax, p.syncSlow = oneOf(rng, time.Millisecond, 10*time.Millisecond), 0
+	counted := time.Duration(float64(p.lease) * (1 - p.clockError) / (1 + p.clockError))
+	p.delayMax = between(rng, 130*time.Millisecond, counted*4/10)
+	p.delayMin = p.delayMax - oneOf(rng, 0, 5*time.Millisecond, 40*time.Millisecond)
+	p.forget, p.rot = false, false
+	p.weights[troubleRot] = 0
+	p.inflight, p.message = 1<<20, 64<<10 // who has a small window makes no way with long ones
+	p.every = oneOf(rng, 500*time.Millisecond, time.Second)
 	p.length = between(rng, 4*time.Second, 12*time.Second)
 }
 

@@ -120,6 +120,15 @@ func forget(log Log, group wal.Group) {
 	{Name: "proposals-mend", Test: "TestOnlyWhatIsChosenMends", Why: "a damaged entry is repaired from a proposal, which need not be chosen", File: repair,
 		Old: `ev.Message.Kind == paxos.MsgLearn && `, New: ``},
 
+	{Name: "impatient-candidate", Every: sim.Far, Why: "a candidate gives members that are far away no more time than those nearby", File: proposer,
+		Old: `		c.patience *= 2
+`, New: ``},
+	{Name: "phase1-in-what-is-left", Every: sim.Far, Why: "phase 1 has only the time that the canvass has left over", File: proposer,
+		Old: `		c.await()
+		c.prepare(false)
+`, New: `		c.prepare(false)
+`},
+
 	{Name: "lowest-ballot", Why: "phase 1 adopts the value of the lowest ballot", File: proposer,
 		Old: `case c.try.found[k].Ballot.Less(e.Ballot):`, New: `case e.Ballot.Less(c.try.found[k].Ballot):`},
 	{Name: "half-is-enough", Why: "half of an even number of voters is taken for a majority", File: members,

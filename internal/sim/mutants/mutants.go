@@ -145,6 +145,8 @@ func (m Mutant) By() string {
 		return "seeds of snapshots"
 	case m.Every == sim.Reads:
 		return "seeds of reads"
+	case m.Every == sim.Far:
+		return "seeds of slow links"
 	case m.Every == sim.Lengths:
 		return "seeds of lengths of leases"
 	case m.Every == sim.Disk:
