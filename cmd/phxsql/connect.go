@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,10 @@ const envConfig = "PHXSQL_CONFIG"
 
 // usualConfigs are looked for, in this order, without --config and envConfig.
 var usualConfigs = []string{"node.toml", ".demo", "/etc/phxsql/node.toml"}
+
+// commandCertificate is how long the certificate of a command lives; one that runs for
+// longer gets another.
+const commandCertificate = time.Hour
 
 // target says which cluster a command speaks to.
 type target struct {
@@ -57,7 +62,7 @@ func (t *target) connect() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cred, err := secret.Credentials(cs[0].Node.ID)
+	cred, err := secret.CredentialsUnder(cs[0].Node.ID, identity.Terms{Lifetime: commandCertificate})
 	if err != nil {
 		return nil, err
 	}

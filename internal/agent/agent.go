@@ -152,7 +152,7 @@ func (a *Agent) check(ctx context.Context) error {
 	if a.secret, err = identity.LoadSecret(a.cfg.Cluster.SecretFile); err != nil {
 		return err
 	}
-	if a.creds, err = a.secret.Credentials(a.cfg.Node.ID); err != nil {
+	if a.creds, err = a.secret.CredentialsUnder(a.cfg.Node.ID, identity.Terms{Lifetime: a.cfg.Cluster.CertificateLifetime.D()}); err != nil {
 		return err
 	}
 	a.install, err = engine.Find(ctx, engine.Options{Basedir: a.cfg.Engine.Basedir})
@@ -298,6 +298,7 @@ func (a *Agent) buildPorts() error {
 	a.loop.early = a.loop.restored
 	a.loop.diskFull, a.loop.expelled, a.loop.canaries = a.host.DiskFull, a.expelled, &a.canaries
 	a.loop.ticks = func() (uint64, bool) { return ticksOf(a.db.PID()) }
+	a.loop.restarting = a.db.restarting
 	a.loop.peers, a.loop.awaitApplied, a.loop.heard = a.peers, a.awaitApplied, a.caughtUp
 	a.loop.restorer, a.loop.wanted = a, a.joining.role
 	a.loop.told = a.toldOf()

@@ -27,6 +27,8 @@ type announcement struct {
 	Seq  uint64 `json:"seq"`
 	Able bool   `json:"able"`
 	Wary bool   `json:"wary,omitempty"` // it would lead only when nobody else does
+	// Counted is the instance through which its lag is counted; 0 when it is not known.
+	Counted paxos.Instance `json:"counted,omitempty"`
 	// Cluster and Log are the identities of the sender's cluster and log.
 	Cluster string `json:"cluster"`
 	// Notices says that the sender reads notices of the log.

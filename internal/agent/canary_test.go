@@ -161,6 +161,37 @@ func TestLoopTellsHungFromBusyServers(t *testing.T) {
 	}
 }
 
+// A server that is started anew within a promotion cannot answer, and is not hung while it
+// gets on; one that does nothing is.
+func TestLoopLetsAServerStart(t *testing.T) {
+	used, busy := uint64(1000), uint64(1)
+	l := &loop{canaries: &canaries{limit: 3 * time.Second}, ticks: func() (uint64, bool) { used += busy; return used, true }}
+	starting := true
+	l.restarting = func() bool { return starting }
+	l.view.Engine.State = cluster.EngineRunning
+	for range 1000 {
+		if l.hung(tickSteady) {
+			t.Fatal("it starts, and is called hung")
+		}
+	}
+	hungAfter := func() (silent time.Duration) {
+		for !l.hung(tickSteady) {
+			if silent += tickSteady; silent > time.Minute {
+				t.Fatal("never hung")
+			}
+		}
+		return silent
+	}
+	busy = 0
+	if silent := hungAfter(); silent < 3*time.Second || silent > 3*time.Second+4*tickSteady {
+		t.Errorf("its start stands still; it is hung after %v", silent)
+	}
+	l.silent, busy, starting = 0, 5, false
+	if silent := hungAfter(); silent < stallLimit || silent > stallLimit+4*tickSteady {
+		t.Errorf("it has started and does not answer; it is hung after %v", silent)
+	}
+}
+
 // Who was ill is on probation, and says so.
 func TestLoopPutsTheIllOnProbation(t *testing.T) {
 	l := &loop{now: time.Now()}

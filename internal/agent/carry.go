@@ -104,7 +104,7 @@ func (l *loop) engineGone() {
 	}
 	e := &l.view.Engine
 	e.Replica, e.ReplicaError, e.Writable, e.Dirty, e.Events, e.Applied = cluster.ReplicaOff, "", false, false, false, false
-	e.Errant, l.quietAt = "", 0
+	e.Errant, l.quietAt, l.counted = "", 0, 0
 }
 
 // tailGone notes the end of an attached tail. Its epoch ends with it: only a new

@@ -103,6 +103,9 @@ func (d *localServer) OwnPrepared(ctx context.Context) error {
 	return err
 }
 
+// restarting reports that OwnPrepared is under way.
+func (d *localServer) restarting() bool { return d.life.Load() == nil }
+
 func (d *localServer) Stop(ctx context.Context) error { return d.Shutdown(ctx) }
 
 // Kill returns at once; exited tells the end. A process that even SIGKILL does

@@ -53,6 +53,8 @@ type loop struct {
 	// ticks is the time that the server has had on a processor, in units of 10 ms; nil
 	// without canaries.
 	ticks func() (uint64, bool)
+	// restarting reports that the server is started anew within a promotion; nil: never.
+	restarting func() bool
 
 	restorer restorer
 	// wanted is the role that a node on its way into a cluster will have; nil or 0: it
@@ -79,16 +81,20 @@ type loop struct {
 	turned time.Time     // the last look at the world
 	silent time.Duration // for how long the server has not answered
 	// idleFrom is the server's time on a processor when its silence was first noticed.
-	idleFrom  *uint64
-	begun     time.Time // of the loop
-	probation cluster.Probation
-	lastIll   string // why this node was unfit last
+	idleFrom *uint64
+	// startTicks is the server's time on a processor at the last look while it was
+	// started anew.
+	startTicks uint64
+	begun      time.Time // of the loop
+	probation  cluster.Probation
+	lastIll    string // why this node was unfit last
 
 	term      paxos.Ballot
 	lapsedAt  time.Time // when the lease of this term was first missed
 	readyAt   paxos.Instance
 	leaderAt  time.Time // when somebody else was last known to lead
 	epochAt   paxos.Instance
+	chosenAt  time.Time // when the own epoch came back from the log
 	handUntil time.Time
 	declined  map[paxos.NodeID]time.Time
 
@@ -102,6 +108,7 @@ type loop struct {
 	observing   bool
 	steps       int            // begins and ends of slow actions
 	applied     paxos.Instance // everything through it is executed
+	counted     paxos.Instance // what the server lacks is counted through it
 	caughtUp    bool
 
 	errantAt time.Time // since when the server holds too much
@@ -267,7 +274,7 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 	e := &l.view.Engine
 	pos, _, _ := l.jour.Position()
 	all := l.jour.Executed()
-	e.Behind = minus(all, o.Executed).Count()
+	e.Behind, l.counted = minus(all, o.Executed).Count(), pos
 	if e.Behind == 0 {
 		l.applied = max(l.applied, pos)
 	}

@@ -37,7 +37,8 @@ type world struct {
 	fail     map[string]error
 	running  bool
 	replica  bool
-	unplaced bool // no log goes on from what the server holds
+	unplaced bool   // no log goes on from what the server holds
+	lacks    string // GTIDs of the log that the server never executes
 }
 
 func newWorld() *world {
@@ -123,7 +124,15 @@ func (w *world) Position() (paxos.Instance, uint64, paxos.NodeID) {
 	defer w.mu.Unlock()
 	return w.chosen, w.epoch.Epoch, paxos.NodeID(w.epoch.Node)
 }
-func (w *world) Executed() *gtid.Set                        { return &gtid.Set{} }
+func (w *world) Executed() *gtid.Set {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	set, err := gtid.ParseSet(w.lacks)
+	if err != nil {
+		panic(err)
+	}
+	return set
+}
 func (w *world) Wait(context.Context, paxos.Instance) error { return nil }
 
 func (w *world) ServerUUID() gtid.UUID          { return gtid.UUID{1} }
@@ -183,7 +192,7 @@ func (w *world) Observe(context.Context) (observation, error) {
 func (w *world) WaitExecuted(ctx context.Context, _ *gtid.Set) error {
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		done := w.replica
+		done := w.replica && w.lacks == ""
 		w.mu.Unlock()
 		if done {
 			return nil
@@ -363,6 +372,30 @@ func TestLoopSwitchover(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(t, w, "route:remote node=2 | ")
+	})
+}
+
+// A leader whose server lacks much gives leadership to a member that says of itself that
+// it lacks nothing of what precedes the epoch; what it said before does not count.
+func TestLoopGivesWayToWhoIsFurther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		settle()
+		w.mu.Lock()
+		w.lacks = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-50000"
+		w.mu.Unlock()
+		w.take()
+		before := w.Chosen()
+		w.elect(1)
+		settle()
+		l.hear(2, announcement{Able: true, Counted: before})
+		expect(t, w, " | ")
+		l.hear(2, announcement{Able: true, Counted: w.Chosen()})
+		expect(t, w, "transfer able | ")
+		w.mu.Lock()
+		w.lacks = "" // who waits for it ends
+		w.mu.Unlock()
+		settle()
 	})
 }
 

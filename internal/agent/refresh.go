@@ -28,6 +28,10 @@ func (l *loop) refresh(now time.Time) {
 	l.refreshHealth(passed)
 	l.refreshRestore()
 	e := &v.Engine
+	e.Lagging = 0
+	if v.Epoch.State == cluster.EpochChosen && !e.Applied {
+		e.Lagging = l.now.Sub(l.chosenAt)
+	}
 	e.Wait, e.ReplicaWait, v.Failed.Wait = l.until(l.waitUntil), l.until(l.replicaAt), l.until(l.failUntil)
 	if e.State == cluster.EngineRunning && e.Crashes > 0 && l.now.Sub(l.startedAt) > time.Minute {
 		e.Crashes, l.faults = 0, 0
@@ -110,7 +114,7 @@ func (l *loop) refreshEpoch() {
 	pos, newest, node := l.jour.Position()
 	v.Epoch.Newest, v.Epoch.Node = newest, node
 	if v.Epoch.State == cluster.EpochProposed && l.epochAt != 0 && pos >= l.epochAt {
-		v.Epoch.State = cluster.EpochChosen
+		v.Epoch.State, l.chosenAt = cluster.EpochChosen, l.now
 		l.time.mark(markEpoch, l.now)
 		l.log.Info("epoch begins", telemetry.KeyEpoch, v.Epoch.Own, telemetry.KeyInstance, uint64(l.epochAt))
 		l.waitApplied()
@@ -157,6 +161,7 @@ func (l *loop) refreshPeers() {
 		p := cluster.Peer{ID: m.ID, Role: m.Role, Alive: ok && age < aliveFor}
 		if p.Alive {
 			p.Able, p.Wary, p.Gate, p.Behind = a.Able, a.Wary, a.Member.Master, a.Member.LagTransactions
+			p.Current = l.epochAt != 0 && a.Counted >= l.epochAt
 			p.Applied = l.quietAt != 0 && a.Member.Log.Applied >= l.quietAt
 		}
 		if l.sw != nil && l.sw.appliedBy == m.ID {
@@ -204,6 +209,8 @@ func (l *loop) hung(passed time.Duration) bool {
 	switch {
 	case l.view.Engine.State != cluster.EngineRunning:
 		l.silent = 0
+	case l.starts():
+		l.silent, l.idleFrom = 0, nil
 	case l.silent > stallLimit:
 		return true
 	case l.ticks == nil || l.silent < idleAfter:
@@ -217,6 +224,22 @@ func (l *loop) hung(passed time.Duration) bool {
 		return ok && n-*l.idleFrom <= idleTicks
 	}
 	return false
+}
+
+// starts reports that the server is started anew within a promotion and gets on with it:
+// it has had time on a processor since the last look, or is another process by now. It
+// cannot answer, however long the recovery of its data takes.
+func (l *loop) starts() bool {
+	if l.restarting == nil || l.ticks == nil || !l.restarting() {
+		return false
+	}
+	n, ok := l.ticks()
+	if !ok {
+		return false
+	}
+	before := l.startTicks
+	l.startTicks = n
+	return n != before
 }
 
 // refreshProbation damps flapping.

@@ -17,6 +17,7 @@ type snapshot struct {
 	view     cluster.View
 	seen     observation
 	applied  paxos.Instance
+	counted  paxos.Instance
 	problems []cluster.Problem
 	unproved bool // the server runs on a copy that has not proved good yet
 }
@@ -24,7 +25,7 @@ type snapshot struct {
 // publish makes the snapshot of this turn visible, and signals a change that
 // others should know of.
 func (l *loop) publish() {
-	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, problems: l.problems, unproved: l.restored}
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, counted: l.counted, problems: l.problems, unproved: l.restored}
 	old := l.last.Swap(s)
 	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
 		select {
@@ -139,6 +140,7 @@ func (a *Agent) member() api.MemberStatus {
 	if ids := a.retention.holders.Load(); ids != nil {
 		m.Log.HeldBy = *ids
 	}
+	m.CertificateExpires = a.creds.Expires().UTC()
 	at := a.settings.at()
 	m.SettingsAt, m.AccountsAt = &at, a.settings.accounts.rotated()
 	if a.retention.full.Load() {

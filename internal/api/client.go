@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -180,7 +181,16 @@ func neverSent(err error) bool {
 	var op *net.OpError
 	var ve *tls.CertificateVerificationError
 	var ua x509.UnknownAuthorityError
-	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") || errors.As(err, &ve) || errors.As(err, &ua)
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") || errors.As(err, &ve) || errors.As(err, &ua) ||
+		errors.Is(err, identity.ErrOtherCluster) || expired(err)
+}
+
+// expired reports that one side's certificate is not valid by the other's clock.
+func expired(err error) bool {
+	var ci x509.CertificateInvalidError
+	var op *net.OpError
+	return errors.As(err, &ci) && ci.Reason == x509.Expired ||
+		errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Error(), "expired certificate")
 }
 
 func unreachable(failed []error) error {
@@ -196,6 +206,10 @@ func unreachable(failed []error) error {
 	var ua x509.UnknownAuthorityError
 	var op *net.OpError
 	switch {
+	case errors.Is(err, identity.ErrOtherCluster):
+		e.Name, e.Hint = "other_cluster", "the token is of another cluster than the node there: compare --seed with where the token was made"
+	case expired(err):
+		e.Name, e.Hint = "certificate_expired", "check the clocks of both machines: certificates are renewed by themselves"
 	case errors.As(err, &ua), errors.As(err, &op) && op.Op == "remote error":
 		e.Name, e.Hint = "another_secret", "the node there has another cluster secret: compare cluster.secret_file on both sides"
 	case errors.Is(err, context.DeadlineExceeded):

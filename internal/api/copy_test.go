@@ -31,7 +31,7 @@ func TestCopyGoesThroughTheAdminPort(t *testing.T) {
 	}
 
 	bare := ClientTLS(credentials(t, "a", 7))
-	bare.Certificates = nil
+	bare.GetClientCertificate = nil
 	var refused *Error
 	if _, err := DialCopy(t.Context(), addr, bare); !errors.As(err, &refused) || refused.Name != "unauthenticated" {
 		t.Errorf("without a certificate: %v", err)

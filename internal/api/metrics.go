@@ -38,6 +38,7 @@ func newStatusMetrics(n Node) prometheus.Gatherer {
 		{"phxsql_engine_running", "1 while the engine runs.", nil},
 		{"phxsql_engine_lag_transactions", "Transactions that are chosen but not yet in the engine.", nil},
 		{"phxsql_engine_lag_seconds", "Age of the oldest of them.", nil},
+		{"phxsql_certificate_expiry_timestamp_seconds", "When the certificate ends that this node shows to the others, in seconds since 1970.", nil},
 		{"phxsql_member_up", "1 while the member was heard from lately by this node.", []string{"member", "name"}},
 	} {
 		m.desc[d.name] = prometheus.NewDesc(d.name, d.help, d.labels, nil)
@@ -89,6 +90,7 @@ func self(s MemberStatus, gauge func(name string, v float64, labels ...string)) 
 	gauge("phxsql_log_size_bytes", float64(s.Log.Bytes))
 	gauge("phxsql_engine_running", truth(s.Engine.State == "running"))
 	gauge("phxsql_engine_lag_transactions", float64(s.LagTransactions))
+	gauge("phxsql_certificate_expiry_timestamp_seconds", float64(s.CertificateExpires.Unix()))
 	gauge("phxsql_engine_lag_seconds", time.Duration(s.LagSeconds).Seconds())
 }
 

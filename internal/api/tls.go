@@ -38,7 +38,7 @@ func ClientTLS(c *identity.Credentials) *tls.Config {
 			return errors.New("verify server: it has no certificate")
 		}
 		leaf := cs.PeerCertificates[0]
-		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: cfg.Time(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 		if err != nil {
 			return fmt.Errorf("verify server: %w", err)
 		}

@@ -107,6 +107,9 @@ type MemberStatus struct {
 	PeerAddr  string    `json:"peer_addr"`
 	AdminAddr string    `json:"admin_addr"`
 	Problems  []Problem `json:"problems"`
+	// CertificateExpires is when the certificate ends that the member shows now. It
+	// renews it by itself, long before. Zero for a release whose certificates do not end.
+	CertificateExpires time.Time `json:"certificate_expires,omitzero"`
 	// SettingsAt is where the newest change of the settings stands that the member
 	// works by, 0 if there is none. It is not there for a release without settings.
 	SettingsAt *paxos.Instance `json:"settings_at,omitempty"`

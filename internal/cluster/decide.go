@@ -16,6 +16,13 @@ const (
 	// MaxFailures is how often in a row a step of the promotion may fail before
 	// leadership is offered to another member.
 	MaxFailures = 3
+	// CatchUpPatience is how long a leader waits for its server to execute what
+	// precedes its epoch, before it looks for a member that is further. It is longer
+	// than a change of the leader takes.
+	CatchUpPatience = time.Second
+	// FurtherBy is how many transactions fewer a member must lack to be offered
+	// leadership for it, unless it lacks none: about what a server executes in a second.
+	FurtherBy = 2000
 	// applyRate is the assumed number of transactions per second with which a
 	// candidate catches up; maxDelay limits the delay derived from it.
 	applyRate = 2000

@@ -181,6 +181,8 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 		v.Engine.Applied = yes
 	case "behind":
 		v.Engine.Behind = n
+	case "lagging":
+		v.Engine.Lagging = d
 	case "errant":
 		v.Engine.Errant = val
 	case "need":
@@ -230,6 +232,8 @@ func (m *model) peer(line string) {
 			p.Gate = true
 		case w == "applied":
 			p.Applied = true
+		case w == "current":
+			p.Current = true
 		case w == "declined":
 			p.Declined = true
 		case w == "witness":

@@ -14,6 +14,9 @@ func (p *plan) lead() {
 	if h, ok := v.yields(); ok && p.giveWay(h.Reason) {
 		return
 	}
+	if to := v.further(); to != 0 && p.offer(to, "this server has to execute more than that of another member") {
+		return
+	}
 	if !v.current() && v.Epoch.State != EpochProposed {
 		if v.Lead.Ready {
 			p.do(ProposeEpoch{Number: v.Epoch.Newest + 1})
@@ -80,8 +83,12 @@ func (v *View) unfit() string {
 // giveUp offers leadership to the best follower, after the gate is closed and a
 // dirty server killed. It reports false when there is none.
 func (p *plan) giveUp(reason string) bool {
+	return p.offer(p.v.best(), reason)
+}
+
+// offer is giveUp with a given follower; it reports false for zero.
+func (p *plan) offer(to paxos.NodeID, reason string) bool {
 	v := p.v
-	to := v.best()
 	if to == 0 {
 		return false
 	}

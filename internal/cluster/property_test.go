@@ -36,7 +36,7 @@ func anyView(t *rapid.T) View {
 			State: pick[EngineState](t, "engine", 7), Wait: left(t, "wait"),
 			Replica: pick[ReplicaState](t, "replica", 3), ReplicaWait: left(t, "replica-wait"),
 			Writable: yes(t, "writable"), Events: yes(t, "events"), Dirty: yes(t, "dirty"),
-			Applied: yes(t, "applied"), Behind: uint64(rapid.IntRange(0, 9000).Draw(t, "behind")),
+			Applied: yes(t, "applied"), Behind: uint64(rapid.IntRange(0, 9000).Draw(t, "behind")), Lagging: left(t, "lagging"),
 			Errant: rapid.SampledFrom([]string{"", "", "", "x:1"}).Draw(t, "errant"),
 		},
 		Tail: pick[Tail](t, "tail", 3), Gate: pick[Gate](t, "gate", 3), Drained: yes(t, "drained"), Reads: yes(t, "reads"),
@@ -58,6 +58,7 @@ func anyView(t *rapid.T) View {
 		v.Peers = append(v.Peers, Peer{
 			ID: id, Role: pick[paxos.Role](t, "peer-role", 3) + 1, Alive: yes(t, "alive"), Able: yes(t, "able"),
 			Gate: yes(t, "peer-gate"), Applied: yes(t, "peer-applied"), Declined: yes(t, "declined"),
+			Current: yes(t, "current"), Behind: uint64(rapid.IntRange(0, 9000).Draw(t, "peer-behind")),
 		})
 	}
 	return v
@@ -164,6 +165,54 @@ func TestAnyStory(t *testing.T) {
 		}
 		if m.v.Gate != GateOpen {
 			t.Fatalf("not serving at the end: %+v", m.v)
+		}
+	})
+}
+
+// However fast each server executes what it lacks, and however late reports of it come,
+// leadership goes on to a member that is further a few times at most, and never away from
+// a server that lacks nothing.
+func TestFurtherSettles(t *testing.T) {
+	const tick, most = 250 * time.Millisecond, 100_000
+	rapid.Check(t, func(t *rapid.T) {
+		lack, told, current := map[paxos.NodeID]uint64{}, map[paxos.NodeID]uint64{}, map[paxos.NodeID]bool{}
+		for id := paxos.NodeID(1); id <= 3; id++ {
+			lack[id] = uint64(rapid.IntRange(0, most).Draw(t, "lack"))
+		}
+		leader, lagging, changes := paxos.NodeID(1), time.Duration(0), 0
+		for range 60 {
+			for id := range lack {
+				done := uint64(rapid.SampledFrom([]int{0, 10, 500, 20_000}).Draw(t, "executed"))
+				lack[id] -= min(done, lack[id])
+				if yes(t, "report") {
+					told[id], current[id] = lack[id], true
+				}
+			}
+			v := View{
+				Self: leader, Member: true, Role: paxos.Voter, Lead: Lead{Leader: leader, Self: true, Ready: true, Lease: true},
+				Epoch:  Epoch{State: EpochChosen, Own: 5, Newest: 5, Node: leader},
+				Engine: Engine{State: EngineRunning, Replica: ReplicaRunning, Behind: lack[leader], Applied: lack[leader] == 0, Lagging: lagging},
+			}
+			for id := range lack {
+				if id != leader {
+					v.Peers = append(v.Peers, Peer{ID: id, Role: paxos.Voter, Alive: true, Able: true, Behind: told[id], Current: current[id]})
+				}
+			}
+			lagging += tick
+			for _, a := range Decide(v) {
+				h, ok := a.(HandOver)
+				switch {
+				case !ok:
+				case lack[leader] == 0 || lack[h.To] >= lack[leader]:
+					t.Fatalf("from one that lacks %d to one that lacks %d", lack[leader], lack[h.To])
+				default:
+					leader, lagging, current = h.To, 0, map[paxos.NodeID]bool{}
+					changes++
+				}
+			}
+		}
+		if changes > 4 { // each time it is a quarter, and 2,000 less
+			t.Fatalf("leadership changed %d times", changes)
 		}
 	})
 }

@@ -128,6 +128,9 @@ type Engine struct {
 	Applied bool
 	// Behind counts chosen transactions that the server has not executed.
 	Behind uint64
+	// Lagging is for how long this leadership has waited for the server to execute
+	// what precedes its epoch.
+	Lagging time.Duration
 	// Errant is a GTID set that the server has and the log has not, measured
 	// only when the log was caught up. Empty is well.
 	Errant string
@@ -219,6 +222,9 @@ type Peer struct {
 	Wary   bool // it would lead only when nobody else does
 	Gate   bool // its gate is open
 	Behind uint64
+	// Current says that Behind counts everything that precedes the epoch of this
+	// node's leadership: only then it can be compared.
+	Current bool
 	// Applied says that it has executed everything that this node's log holds.
 	Applied bool
 	// Declined says that leadership was offered to it and it did not take it,
@@ -300,15 +306,36 @@ func (v *View) yields() (Problem, bool) {
 // best returns the follower that should take over, or zero: able, alive, not wary if
 // there is one, and the least behind; among equals the lowest id.
 func (v *View) best() paxos.NodeID {
+	return v.bestOf(func(Peer) bool { return true })
+}
+
+// bestOf is best among those that the condition holds for.
+func (v *View) bestOf(suits func(Peer) bool) paxos.NodeID {
 	var best Peer
 	for _, p := range v.Peers {
 		switch {
-		case p.ID == v.Self || p.Role != paxos.Voter || !p.Alive || !p.Able || p.Declined:
+		case p.ID == v.Self || p.Role != paxos.Voter || !p.Alive || !p.Able || p.Declined || !suits(p):
 		case best.ID == 0, p.before(best):
 			best = p
 		}
 	}
 	return best.ID
+}
+
+// further returns the best follower that has executed so much more of what precedes the
+// epoch that it would serve sooner than this leader, which has waited for its own server
+// long enough; or zero. What a follower lacks can only become less while nobody serves:
+// each such change of the leader is to one that lacks nothing, or a quarter of it.
+func (v *View) further() paxos.NodeID {
+	e := v.Engine
+	if !v.current() || e.Applied || e.Behind == 0 || e.Lagging < CatchUpPatience {
+		return 0
+	}
+	_, wary := v.wary()
+	return v.bestOf(func(p Peer) bool {
+		enough := p.Behind == 0 || p.Behind <= e.Behind/4 && e.Behind-p.Behind >= FurtherBy
+		return p.Current && enough && (wary || !p.Wary)
+	})
 }
 
 // before reports whether p is a better leader than another able follower.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -71,6 +72,9 @@ type Advertise struct {
 type Cluster struct {
 	// SecretFile holds the secret that proves membership.
 	SecretFile string `toml:"secret_file"`
+	// CertificateLifetime is how long the certificates live that the node issues to
+	// itself. Each is renewed after two thirds of that.
+	CertificateLifetime Duration `toml:"certificate_lifetime"`
 }
 
 // Engine configures the node's mysqld.
@@ -161,7 +165,7 @@ func Default() Config {
 	return Config{
 		Node:    Node{DataDir: "/var/lib/phxsql"},
 		Listen:  Addresses{RW: ":3306", RO: ":3307", Peer: ":3308", Admin: ":3309"},
-		Cluster: Cluster{SecretFile: "/etc/phxsql/cluster.secret"},
+		Cluster: Cluster{SecretFile: "/etc/phxsql/cluster.secret", CertificateLifetime: Duration(identity.CertificateLifetime)},
 		Engine: Engine{
 			BufferPoolSize: 128 << 20,
 			MaxConnections: 2000,

@@ -88,7 +88,7 @@ func TestLoadFull(t *testing.T) {
 		Node:      Node{ID: 2, Name: "shanghai-b", DataDir: filepath.Join(here, "data")},
 		Listen:    Addresses{RW: "127.0.0.1:6126", RO: "127.0.0.1:6127", Peer: "127.0.0.2:6126", Admin: "[::1]:6129"},
 		Advertise: Advertise{Host: "db2.example.com", Peer: "203.0.113.2:16126"},
-		Cluster:   Cluster{SecretFile: filepath.Join(filepath.Dir(here), "cluster.secret")},
+		Cluster:   Cluster{SecretFile: filepath.Join(filepath.Dir(here), "cluster.secret"), CertificateLifetime: Duration(48 * time.Hour)},
 		Engine: Engine{
 			Basedir: "/opt/mysql", BufferPoolSize: 2 << 30, PerformanceSchema: true, MaxConnections: 500, StrictFlush: true,
 			Options: map[string]string{

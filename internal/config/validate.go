@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/internal/mysqld"
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -45,6 +46,7 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkAudit(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
+	k.between("cluster.certificate_lifetime", c.Cluster.CertificateLifetime, identity.MinCertificateLifetime, identity.MaxCertificateLifetime)
 	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
 	c.checkShared(k)
 	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")

@@ -100,7 +100,8 @@ func New(opt Options) (*Cluster, error) {
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.opt.Dir, name) }
 
-// newNode chooses a node's addresses and writes its configuration.
+// newNode chooses a node's addresses and writes its configuration. Certificates live so
+// short that every run which takes longer meets their renewal.
 func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	n := &Node{ID: i, cluster: c, config: c.path(fmt.Sprintf("node%d.toml", i)), dir: c.path(fmt.Sprintf("node%d", i))}
 	host, peerHost := "127.0.0.1", "127.0.0.1"
@@ -115,7 +116,7 @@ func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	}
 	at := func(h string, p int) string { return net.JoinHostPort(h, strconv.Itoa(p)) }
 	n.RW, n.RO, n.Peer, n.Admin = at(host, ports[0]), at(host, ports[1]), at(peerHost, ports[2]), at(host, ports[3])
-	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\n[engine]\nbuffer_pool_size = \"64MiB\"\n%s\n",
+	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\ncertificate_lifetime = \"30s\"\n[engine]\nbuffer_pool_size = \"64MiB\"\n%s\n",
 		i, n.dir, n.RW, n.RO, n.Peer, n.Admin, c.path(secret), c.opt.Extra)
 	return n, os.WriteFile(n.config, []byte(text), 0o600)
 }

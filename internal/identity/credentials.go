@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/phxsql/phxsql/paxos"
@@ -20,34 +21,112 @@ import (
 // in the handshake.
 const protocol = "phxsql-peer"
 
-// Certificates are valid for as long as X.509 can say (RFC 5280, 4.1.2.5).
+// The life of a node's certificate. It is renewed by the first use after two thirds of
+// it, so that one in use has at least a third of its life left, give or take what the
+// clocks of two machines differ by.
+const (
+	// CertificateLifetime is how long a certificate lives if nothing else is said.
+	CertificateLifetime = 90 * 24 * time.Hour
+	// MinCertificateLifetime is the shortest life that can be asked for.
+	MinCertificateLifetime = 15 * time.Second
+	// MaxCertificateLifetime is the longest one.
+	MaxCertificateLifetime = 10 * 365 * 24 * time.Hour
+	// backdate is how far before its issue a certificate is valid: by so much may the
+	// clock of the machine that issues it be ahead of another's. A clock that was set to
+	// local time is off by less.
+	backdate = 24 * time.Hour
+)
+
+// The authority's own certificate never leaves a node, so its life limits nothing
+// (RFC 5280, 4.1.2.5, for the end).
 var (
-	notBefore = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	notAfter  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	authorityFrom  = time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC)
+	authorityUntil = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
 // ErrNoNodeID says that a certificate names no node.
 var ErrNoNodeID = errors.New("certificate names no node")
 
-// Credentials are what one node proves itself with and judges others by. They
-// are safe for concurrent use.
+// Terms are the conditions under which a node's certificates are issued.
+type Terms struct {
+	// Lifetime is how long each one lives; 0 is CertificateLifetime.
+	Lifetime time.Duration
+	// Now is the machine's clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Credentials are what one node proves itself with and judges others by. The
+// certificate is issued when it is first needed, and anew when it is needed after two
+// thirds of its life: so no clock has to ring, a machine that slept for a year is no
+// special case, and whoever holds a configuration made of them never shows an old one.
+// Connections that stand are not touched. They are safe for concurrent use.
 type Credentials struct {
 	node  paxos.NodeID
 	print string
-	cert  tls.Certificate
+	terms Terms
+	ca    *x509.Certificate
+	caKey ed25519.PrivateKey
 	roots *x509.CertPool
+
+	mu   sync.Mutex
+	cert *tls.Certificate // with its Leaf; replaced, never changed
 }
 
-// Credentials issues a certificate for the node with a fresh key that lives in
-// memory only.
+// Credentials are those of a node whose certificates live for CertificateLifetime.
 func (s *Secret) Credentials(node paxos.NodeID) (*Credentials, error) {
+	return s.CredentialsUnder(node, Terms{})
+}
+
+// CredentialsUnder are those of a node under terms. The keys of its certificates live
+// in memory only.
+func (s *Secret) CredentialsUnder(node paxos.NodeID, terms Terms) (*Credentials, error) {
 	if node == 0 {
 		return nil, errors.New("issue certificate: node id 0 names nobody")
+	}
+	if terms.Lifetime == 0 {
+		terms.Lifetime = CertificateLifetime
+	}
+	if terms.Lifetime < MinCertificateLifetime || terms.Lifetime > MaxCertificateLifetime {
+		return nil, fmt.Errorf("issue certificate: it cannot live for %v, only for %v to %v", terms.Lifetime, MinCertificateLifetime, MaxCertificateLifetime)
+	}
+	if terms.Now == nil {
+		terms.Now = time.Now
 	}
 	ca, caKey, err := s.authority()
 	if err != nil {
 		return nil, err
 	}
+	c := &Credentials{node: node, print: s.Fingerprint(), terms: terms, ca: ca, caKey: caKey, roots: x509.NewCertPool()}
+	c.roots.AddCert(ca)
+	_, err = c.certificate()
+	return c, err
+}
+
+// certificate returns the present certificate, or a new one if that is due.
+func (c *Credentials) certificate() (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.terms.Now()
+	if c.cert != nil && fresh(c.cert.Leaf, now) {
+		return c.cert, nil
+	}
+	cert, err := c.issue(now)
+	if err != nil {
+		return nil, err
+	}
+	c.cert = cert
+	return cert, nil
+}
+
+// fresh reports that a certificate need not be renewed. One from before the clock was
+// set back by more than the backdate is as bad as an old one: others refuse both.
+func fresh(leaf *x509.Certificate, now time.Time) bool {
+	life := leaf.NotAfter.Sub(leaf.NotBefore) - backdate
+	return !now.Before(leaf.NotBefore) && now.Before(leaf.NotAfter.Add(-life/3))
+}
+
+// issue makes a certificate with a key of its own.
+func (c *Credentials) issue(now time.Time) (*tls.Certificate, error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate node key: %w", err)
@@ -58,22 +137,31 @@ func (s *Secret) Credentials(node paxos.NodeID) (*Credentials, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "phxsql node " + strconv.FormatUint(uint64(node), 10)},
-		NotBefore:    notBefore, NotAfter: notAfter,
+		Subject:      pkix.Name{CommonName: "phxsql node " + strconv.FormatUint(uint64(c.node), 10)},
+		NotBefore:    now.Add(-backdate), NotAfter: now.Add(c.terms.Lifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    []string{hostName(node)},
-		URIs:        []*url.URL{nodeURI(node)},
-	}, ca, pub, caKey)
+		DNSNames:    []string{hostName(c.node)},
+		URIs:        []*url.URL{nodeURI(c.node)},
+	}, c.ca, pub, c.caKey)
 	if err != nil {
-		return nil, fmt.Errorf("issue certificate of node %d: %w", node, err)
+		return nil, fmt.Errorf("issue certificate of node %d: %w", c.node, err)
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(ca)
-	return &Credentials{
-		node: node, print: s.Fingerprint(), roots: roots,
-		cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
-	}, nil
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate of node %d: %w", c.node, err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// Expires is when the certificate that the node shows now ends; zero if none can be
+// issued.
+func (c *Credentials) Expires() time.Time {
+	cert, err := c.certificate()
+	if err != nil {
+		return time.Time{}
+	}
+	return cert.Leaf.NotAfter
 }
 
 // authority makes the cluster's certificate authority: the same key and name on
@@ -83,7 +171,7 @@ func (s *Secret) authority() (*x509.Certificate, ed25519.PrivateKey, error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: authorityName(s.Fingerprint())},
-		NotBefore:    notBefore, NotAfter: notAfter,
+		NotBefore:    authorityFrom, NotAfter: authorityUntil,
 		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
 	}
@@ -128,9 +216,12 @@ func (c *Credentials) ServerConfig() *tls.Config {
 
 func (c *Credentials) config() *tls.Config {
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{c.cert},
-		NextProtos:   []string{protocol},
+		MinVersion: tls.VersionTLS13,
+		// Asked at each handshake, however old the configuration is by then.
+		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.certificate() },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.certificate() },
+		Time:                 c.terms.Now,
+		NextProtos:           []string{protocol},
 		// Connections live long: resumption would save nothing, and full
 		// records from the start cost fewer bytes and calls.
 		SessionTicketsDisabled:      true,

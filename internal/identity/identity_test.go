@@ -150,7 +150,7 @@ func TestOtherSecretAndOtherNodeAreRefused(t *testing.T) {
 		t.Errorf("client of another secret: client %v, server %v", cerr, serr)
 	}
 	bare := one.ClientConfig(2)
-	bare.Certificates = nil
+	bare.GetClientCertificate = nil
 	if _, _, _, serr = handshake(bare, two.ServerConfig()); serr == nil {
 		t.Error("client without a certificate was accepted")
 	}

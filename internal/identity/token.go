@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // Token lets one node into the cluster. It names the cluster by the public key of its
@@ -28,6 +29,10 @@ const maxToken = 1024
 
 // ErrBadToken says that a text is not a token.
 var ErrBadToken = errors.New("this is not a join token")
+
+// ErrOtherCluster says that a token is of another cluster than the node that it would be
+// shown to.
+var ErrOtherCluster = errors.New("this node is not of the token's cluster")
 
 // String returns the token as it is typed.
 func (t Token) String() string {
@@ -70,11 +75,21 @@ func (t Token) ClientConfig() *tls.Config {
 			}
 			leaf := cs.PeerCertificates[0]
 			if leaf.SignatureAlgorithm != x509.PureEd25519 || !ed25519.Verify(t.Authority, leaf.RawTBSCertificate, leaf.Signature) {
-				return errors.New("verify server: it is not of the token's cluster")
+				return fmt.Errorf("verify server: %q, certified by %q: %w", leaf.Subject.CommonName, leaf.Issuer.CommonName, ErrOtherCluster)
 			}
-			return nil
+			return validAt(leaf, time.Now())
 		},
 	}
+}
+
+// validAt returns an error unless a certificate is valid at a time.
+func validAt(leaf *x509.Certificate, now time.Time) error {
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return fmt.Errorf("verify server: %w", x509.CertificateInvalidError{Cert: leaf, Reason: x509.Expired,
+			Detail: fmt.Sprintf("it is valid from %s to %s, and here it is %s",
+				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))})
+	}
+	return nil
 }
 
 // StoreSecret writes a secret that was received to a file that must not exist (mode

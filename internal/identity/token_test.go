@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestTokenThereAndBack(t *testing.T) {
@@ -26,17 +27,23 @@ func TestTokenThereAndBack(t *testing.T) {
 func TestTokenIsShownToItsClusterOnly(t *testing.T) {
 	token := Token{Maker: 1, Secret: "s", Authority: testSecret(t, 'a').AuthorityKey()}
 	judge := func(fill byte) error {
-		leaf, err := x509.ParseCertificate(testCredentials(t, fill, 2).cert.Certificate[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		leaf := testCredentials(t, fill, 2).cert.Leaf
 		return token.ClientConfig().VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}})
 	}
 	if err := judge('a'); err != nil {
 		t.Errorf("its own cluster: %v", err)
 	}
-	if judge('b') == nil || token.ClientConfig().VerifyConnection(tls.ConnectionState{}) == nil {
-		t.Error("another cluster, or none, is believed")
+	if err := judge('b'); !errors.Is(err, ErrOtherCluster) {
+		t.Errorf("another cluster: %v", err)
+	}
+	if token.ClientConfig().VerifyConnection(tls.ConnectionState{}) == nil {
+		t.Error("a server without a certificate is believed")
+	}
+	old := underTerms(t, 2, Terms{Now: func() time.Time { return time.Now().Add(-365 * 24 * time.Hour) }}).cert.Leaf
+	var invalid x509.CertificateInvalidError
+	err := token.ClientConfig().VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{old}})
+	if !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+		t.Errorf("a certificate of last year: %v", err)
 	}
 }
 

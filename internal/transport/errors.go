@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -16,6 +17,9 @@ import (
 var (
 	// ErrWrongSecret says that the two nodes hold different cluster secrets.
 	ErrWrongSecret = errors.New("another cluster secret")
+	// ErrCertificateExpired says that a node's certificate is not valid at this time, by
+	// the clock of the node that judges it.
+	ErrCertificateExpired = errors.New("certificate is not valid at this time")
 	// ErrWrongNode says that another node than the wanted one answers at an address.
 	ErrWrongNode = errors.New("another node answers")
 	// ErrWrongCluster says that the other node belongs to another cluster.
@@ -63,6 +67,7 @@ var reasons = []struct {
 	err  error
 }{
 	{"wrong_secret", ErrWrongSecret},
+	{"certificate_expired", ErrCertificateExpired},
 	{"wrong_node", ErrWrongNode},
 	{"wrong_cluster", ErrWrongCluster},
 	{"wrong_log", ErrWrongLog},
@@ -127,6 +132,7 @@ func (e *CallError) Error() string {
 func explain(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var op *net.OpError
 	switch {
 	case err == nil:
@@ -143,10 +149,24 @@ func explain(err error) error {
 			theirs = host.Certificate.Subject.CommonName
 		}
 		return fmt.Errorf("verify peer: %q answers (check the addresses of the members): %w", theirs, ErrWrongNode)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("verify peer: %s (check the clocks of both machines; nodes renew their certificates by themselves): %w", validity(invalid), ErrCertificateExpired)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("introduction took too long: %w", ErrSilent)
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(err.Error(), "expired certificate"):
+		return fmt.Errorf("handshake: by the peer's clock this node's certificate is not valid now (check the clocks of both machines): %w", ErrCertificateExpired)
 	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(err.Error(), "certificate"):
-		return fmt.Errorf("handshake: the peer does not accept this node's certificate (compare the secret files, and the node id expected at this address): %w", ErrWrongSecret)
+		return fmt.Errorf("handshake: the peer does not accept this node's certificate (compare the secret files, the clocks, and the node id expected at this address): %w", ErrWrongSecret)
 	}
 	return err
+}
+
+// validity says when a certificate is valid, and what time it is thought to be.
+func validity(e x509.CertificateInvalidError) string {
+	if e.Cert == nil {
+		return "its certificate is not valid now"
+	}
+	form := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	return fmt.Sprintf("the certificate of %q is valid from %s to %s; here %s",
+		e.Cert.Subject.CommonName, form(e.Cert.NotBefore), form(e.Cert.NotAfter), e.Detail)
 }
