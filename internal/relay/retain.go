@@ -81,6 +81,20 @@ func (j *Journal) Locate(set *gtid.Set) (Base, error) {
 	return x.list[n-1].base(), nil
 }
 
+// Distance returns how many bytes of values follow the place where a server with the set
+// begins to read: about what it has to execute. A *TrimmedError says that the log does
+// not reach back so far.
+func (j *Journal) Distance(set *gtid.Set) (uint64, error) {
+	first := j.log.First()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	at, _, err := j.index.find(set, first)
+	if err != nil {
+		return 0, err
+	}
+	return j.bytes - at.bytes, nil
+}
+
 // Newest returns the newest state that a journal can begin from.
 func (j *Journal) Newest() Base {
 	j.mu.Lock()

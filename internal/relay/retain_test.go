@@ -46,6 +46,24 @@ func TestHeldIsWhatAServerDoesWithout(t *testing.T) {
 	}
 }
 
+func TestDistanceIsWhatIsLeftToExecute(t *testing.T) {
+	l, j := retained(t, 5)
+	for n, want := range map[int64]uint64{1: 4, 3: 2, 5: 0} {
+		got, err := j.Distance(upTo(n))
+		if err != nil || got < want*checkpointBytes || got > (want+1)*checkpointBytes {
+			t.Errorf("with %d transactions %d bytes are left, %v, want about %d", n, got, err, want*checkpointBytes)
+		}
+	}
+	if all, err := j.Distance(&gtid.Set{}); err != nil || all < 5*checkpointBytes {
+		t.Errorf("an empty server has %d bytes before it, %v", all, err)
+	}
+	l.trim(5)
+	var trimmed *TrimmedError
+	if _, err := j.Distance(&gtid.Set{}); !errors.As(err, &trimmed) {
+		t.Errorf("the log is trimmed, and an empty server gets %v", err)
+	}
+}
+
 func TestCutKeepsWhatItMust(t *testing.T) {
 	_, j := retained(t, 5)
 	if b, ok := j.Cut(6, 2*checkpointBytes); !ok || b.Next != 6 || !b.Executed.Equal(upTo(3)) || b.Epoch.Number != 1 || string(b.Members) != `{"cluster":"c"}` {
