@@ -78,6 +78,8 @@ type Agent struct {
 	running   context.Context // ends with the node
 	salvage   salvage
 	copying   copying
+	proof     proof
+	way       way
 	donors    donors
 	pacer     *pacer
 	commits   commitMeter
@@ -294,8 +296,8 @@ func (a *Agent) buildPorts() error {
 	if a.db.Initialized() || a.db.Damaged() != nil {
 		a.loop.view.Engine.State = cluster.EngineStopped
 	}
-	a.loop.restored = a.db.Unproved()
-	a.loop.early = a.loop.restored
+	a.loop.restored = a.db.Unproved() || a.needsProof()
+	a.loop.early, a.loop.fresh = a.loop.restored, a.needsProof()
 	a.loop.diskFull, a.loop.expelled, a.loop.canaries = a.host.DiskFull, a.expelled, &a.canaries
 	a.loop.ticks = func() (uint64, bool) { return ticksOf(a.db.PID()) }
 	a.loop.restarting = a.db.restarting
@@ -331,6 +333,8 @@ func (a *Agent) start(ctx context.Context) {
 	a.wg.Go(func() { a.watchLack(ctx) })
 	a.wg.Go(func() { a.watchPace(ctx) })
 	a.wg.Go(func() { a.pursueJoin(ctx) })
+	a.wg.Go(func() { a.pursueProof(ctx) })
+	a.wg.Go(func() { a.pursueWay(ctx) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRW(a.listeners[0])) })
 	a.wg.Go(func() { a.must(a.proxy.ServeRO(a.listeners[1])) })
 	so := api.ServerOptions{Node: a, Events: a.opt.Events, Logger: a.log, TLS: func() tlsConfig { return api.ServerTLS(a.creds) }}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
@@ -31,11 +32,16 @@ const (
 	passPause    = 500 * time.Millisecond
 )
 
-// audits is the leader's part: passes over all tables. One runs at a time.
+// audits is the leader's part: passes over all tables. One runs at a time; rounds of
+// others, which compare a member's new data, come in between.
 type audits struct {
-	mu   sync.Mutex
 	wish chan chan auditOutcome // has room for a few
 	pass uint64
+	one  chan struct{} // holds something while a round is under way
+	soon atomic.Bool   // a pass is due at once
+	// undecided says that the last pass found what only members could judge that were
+	// away, or whose data were not proved.
+	undecided atomic.Bool
 }
 
 type auditOutcome struct {
@@ -55,13 +61,16 @@ type pass struct {
 	after    []audit.Value // where in it; nil: its beginning
 	found    map[paxos.NodeID]*audit.Verdict
 	failures int
+	only     paxos.NodeID // the one member whose new data are compared; 0: all members with proved ones
+	rate     int          // rows per second that each member reads
 }
 
 func (a *Agent) buildAudits() {
-	a.audits.wish = make(chan chan auditOutcome, 8)
+	a.audits.wish, a.audits.one = make(chan chan auditOutcome, 8), make(chan struct{}, 1)
 	handle(a, callAuditPrepare, a.onAuditPrepare)
 	handle(a, callAuditResult, a.onAuditResult)
 	handle(a, callAuditNow, a.onAuditNow)
+	handle(a, callProve, a.onProve)
 }
 
 // audit runs passes while this node leads, until ctx ends.
@@ -80,9 +89,10 @@ func (a *Agent) audit(ctx context.Context) {
 			if !a.serves() {
 				last = time.Now() // a new master waits a whole interval
 			}
-			if !c.Enabled || time.Since(last) < c.Interval.D() || !a.serves() {
+			if !c.Enabled || !a.serves() || time.Since(last) < c.Interval.D() && !a.audits.soon.Load() {
 				continue
 			}
+			a.audits.soon.Store(false)
 		}
 		out := a.runPass(ctx)
 		last = time.Now()
@@ -135,10 +145,13 @@ func (a *Agent) onAuditNow(ctx context.Context, _ paxos.NodeID, _ nothing) (api.
 // runPass goes over all tables once. It ends early when leadership changes.
 func (a *Agent) runPass(ctx context.Context) auditOutcome {
 	if !a.history.readable() {
-		return auditOutcome{err: api.Refused("old_members", "not every member is known to read audits", "start all members, with this release or a newer one")}
+		return auditOutcome{err: errOldMembers()}
+	}
+	if s := a.loop.last.Load(); s != nil && s.unproved {
+		return auditOutcome{err: api.Refused("unproved", "the master's own data are new and not proved yet", "ask again when phxsql status does not say so any more")}
 	}
 	a.audits.pass++
-	p := &pass{a: a, n: a.audits.pass, leader: a.group.Leader().Leadership, nodes: map[paxos.NodeID]bool{}, found: map[paxos.NodeID]*audit.Verdict{}}
+	p := a.newPass(a.audits.pass, a.cfg.Audit.Rate)
 	began := time.Now()
 	err := p.run(ctx)
 	for id := range p.nodes {
@@ -159,19 +172,39 @@ func (a *Agent) runPass(ctx context.Context) auditOutcome {
 	return auditOutcome{p.res, err}
 }
 
-func (p *pass) run(ctx context.Context) error {
+func errOldMembers() *api.Error {
+	return api.Refused("old_members", "not every member is known to read audits", "start all members, with this release or a newer one")
+}
+
+func (a *Agent) newPass(n uint64, rate int) *pass {
+	return &pass{a: a, n: n, rate: rate, leader: a.group.Leader().Leadership, nodes: map[paxos.NodeID]bool{}, found: map[paxos.NodeID]*audit.Verdict{}}
+}
+
+// begin returns a session to cut tables with, and lists them.
+func (p *pass) begin(ctx context.Context) (*sql.Conn, func(), error) {
 	session, end, err := p.a.db.Session(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err = session.ExecContext(ctx, audit.Settings); err != nil {
+		err = fmt.Errorf("prepare audit: %w", err)
+	} else {
+		p.tables, err = audit.Tables(ctx, session)
+	}
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	p.res.Tables = len(p.tables)
+	return session, end, nil
+}
+
+func (p *pass) run(ctx context.Context) error {
+	session, end, err := p.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if _, err := session.ExecContext(ctx, audit.Settings); err != nil {
-		return fmt.Errorf("prepare audit: %w", err)
-	}
-	if p.tables, err = audit.Tables(ctx, session); err != nil {
-		return err
-	}
-	p.res.Tables = len(p.tables)
 	for p.next < len(p.tables) {
 		pieces, err := p.cut(ctx, session)
 		if err != nil {
@@ -186,7 +219,7 @@ func (p *pass) run(ctx context.Context) error {
 
 // cut returns the pieces of the next round.
 func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error) {
-	room := max(1, min(audit.MaxPieces, p.a.cfg.Audit.Rate*int(roundTime/time.Second)/audit.PieceRows))
+	room := max(1, min(audit.MaxPieces, p.rate*int(roundTime/time.Second)/audit.PieceRows))
 	var pieces []audit.Piece
 	size := 0
 	for p.next < len(p.tables) && len(pieces) < room && size < audit.MaxRound/2 {
@@ -238,13 +271,21 @@ func (p *pass) compare(ctx context.Context, pieces []audit.Piece) error {
 	return nil
 }
 
-// look runs a round until it succeeds. Its members may be busy for a moment.
+// look runs a round until it succeeds. Its members may be busy for a moment. Of new data
+// nothing may be unknown, if that can be helped.
 func (p *pass) look(ctx context.Context, pieces []audit.Piece, check bool) ([]audit.Difference, error) {
 	for {
 		if p.a.group.Leader().Term != p.leader.Term || !p.a.serves() {
 			return nil, notMaster()
 		}
 		results, err := p.round(ctx, pieces, check)
+		if why := unknown(pieces, results); err == nil && why != "" && p.only != 0 {
+			if p.failures < proveFailures {
+				err = errors.New(why)
+			} else {
+				p.res.Skipped = append(p.res.Skipped, why)
+			}
+		}
 		if err == nil {
 			p.failures = 0
 			if !check {
@@ -252,7 +293,11 @@ func (p *pass) look(ctx context.Context, pieces []audit.Piece, check bool) ([]au
 			}
 			return audit.Judge(len(pieces), results, p.a.cfg.Node.ID), nil
 		}
-		if p.failures++; p.failures >= passFailures {
+		limit := passFailures
+		if p.only != 0 {
+			limit = proveFailures + 1
+		}
+		if p.failures++; p.failures >= limit {
 			return nil, fmt.Errorf("audit: a round failed %d times: %w", p.failures, err)
 		}
 		p.a.log.Debug("round of an audit failed", telemetry.KeyError, err)
@@ -264,6 +309,18 @@ func (p *pass) look(ctx context.Context, pieces []audit.Piece, check bool) ([]au
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// unknown names the first piece that a member could not sum up.
+func unknown(pieces []audit.Piece, results []audit.Result) string {
+	for _, r := range results {
+		for i, s := range r.Sums {
+			if s.Unknown != "" {
+				return fmt.Sprintf("%v on node %d: %s", pieces[i].Table, r.Node, s.Unknown)
+			}
+		}
+	}
+	return ""
 }
 
 func (p *pass) count(results []audit.Result) {
@@ -280,12 +337,18 @@ func (p *pass) count(results []audit.Result) {
 // round has every able member sum the pieces up at one place of the log.
 func (p *pass) round(ctx context.Context, pieces []audit.Piece, check bool) ([]audit.Result, error) {
 	a := p.a
+	select {
+	case a.audits.one <- struct{}{}:
+		defer func() { <-a.audits.one }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, armFor+sumLimit)
 	defer cancel()
-	r := audit.Round{ID: rand.Text(), Pass: p.n, Check: check, Pieces: pieces, Rate: a.cfg.Audit.Rate}
-	others := a.auditMembers(ctx, r.ID)
+	r := audit.Round{ID: rand.Text(), Pass: p.n, Check: check, Pieces: pieces, Rate: p.rate}
+	others, why := a.auditMembers(ctx, r.ID, p.only)
 	if len(others) == 0 {
-		return nil, errors.New("compare rows: no other member can take part now")
+		return nil, fmt.Errorf("compare rows: no other member can take part now: %s", why)
 	}
 	own := a.arm(r.ID)
 	if err := a.place(ctx, own, &r); err != nil {
@@ -296,7 +359,7 @@ func (p *pass) round(ctx context.Context, pieces []audit.Piece, check bool) ([]a
 	errs := make([]error, len(others)+1)
 	var wg sync.WaitGroup
 	for i, id := range append(others, a.cfg.Node.ID) {
-		wg.Go(func() { errs[i] = a.call(ctx, id, callAuditResult, auditRequest{r.ID}, &results[i]) })
+		wg.Go(func() { errs[i] = a.call(ctx, id, callAuditResult, auditRequest{ID: r.ID}, &results[i]) })
 	}
 	wg.Wait()
 	var known []audit.Result
@@ -314,31 +377,34 @@ func (p *pass) round(ctx context.Context, pieces []audit.Piece, check bool) ([]a
 	return known, nil
 }
 
-// auditMembers asks the members with data to expect a round, and returns those that
-// do.
-func (a *Agent) auditMembers(ctx context.Context, id string) []paxos.NodeID {
+// auditMembers asks the members with data, or only one of them, to expect a round, and
+// returns those that do, with a reason of one that does not.
+func (a *Agent) auditMembers(ctx context.Context, id string, only paxos.NodeID) (able []paxos.NodeID, why string) {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
 	var mu sync.Mutex
-	var able []paxos.NodeID
 	var wg sync.WaitGroup
 	for _, m := range a.group.Leader().Members.List {
-		if _, age, ok := a.peers.get(m.ID, time.Now()); m.ID == a.cfg.Node.ID || m.Role == paxos.Witness || !ok || age > aliveFor {
+		if _, age, ok := a.peers.get(m.ID, time.Now()); m.ID == a.cfg.Node.ID || m.Role == paxos.Witness || !ok || age > aliveFor || only != 0 && m.ID != only {
 			continue
 		}
 		wg.Go(func() {
 			var ready auditReady
-			if err := a.call(ctx, m.ID, callAuditPrepare, auditRequest{id}, &ready); err != nil || !ready.Able {
-				a.log.Debug("member does not take part in the audit", telemetry.KeyMember, uint64(m.ID), telemetry.KeyReason, ready.Reason, telemetry.KeyError, err)
-				return
-			}
+			err := a.call(ctx, m.ID, callAuditPrepare, auditRequest{ID: id, Prove: only != 0}, &ready)
 			mu.Lock()
 			defer mu.Unlock()
-			able = append(able, m.ID)
+			if err == nil && ready.Able {
+				able = append(able, m.ID)
+				return
+			}
+			if why = fmt.Sprintf("node %d: %s", m.ID, ready.Reason); err != nil {
+				why = err.Error()
+			}
+			a.log.Debug("member does not take part in the audit", telemetry.KeyMember, uint64(m.ID), telemetry.KeyReason, why)
 		})
 	}
 	wg.Wait()
-	return able
+	return able, why
 }
 
 // place puts a round into the log at a place where this server stands exactly: new
@@ -400,6 +466,7 @@ func (t *tailOf) quiet(ctx context.Context) error {
 
 // verdicts tells whose rows differ. The members hear of it from the log.
 func (p *pass) verdicts() {
+	p.a.audits.undecided.Store(false)
 	for _, v := range p.found {
 		differ := map[string]bool{}
 		e := &events.Audit{Round: p.n, Table: v.Where[0].Table.String(), Range: v.Where[0].String(), Nodes: v.Right}
@@ -424,6 +491,7 @@ func (p *pass) tell(v *audit.Verdict, e *events.Audit) {
 	case settled:
 		ev.Reason = fmt.Sprintf("rows of node %d differ from the master's, and no majority can tell which are right; the master's count: %s, %s", v.Node, e.Table, e.Range)
 	default:
+		p.a.audits.undecided.Store(true)
 		ev.Peer, hint = 0, "start the members that are away; the next audit tells whose rows are right"
 		ev.Reason = fmt.Sprintf("rows of node %d and of the master differ, and only %d members could be asked; nobody acts on it before the others are: %s, %s", v.Node, v.Known, e.Table, e.Range)
 	}

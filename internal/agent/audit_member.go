@@ -36,6 +36,9 @@ const (
 
 type auditRequest struct {
 	ID string `json:"id"`
+	// Prove says that this member's new data are compared. Without it they do not
+	// count in any round: they are no second witness of what they were copied from.
+	Prove bool `json:"prove,omitempty"`
 }
 
 type auditReady struct {
@@ -82,20 +85,22 @@ type auditor struct {
 
 // onAuditPrepare gets ready for a round. The one before is given up.
 func (a *Agent) onAuditPrepare(_ context.Context, _ paxos.NodeID, req auditRequest) (auditReady, error) {
-	if reason := a.auditUnable(); reason != "" {
+	if reason := a.auditUnable(req.Prove); reason != "" {
 		return auditReady{Reason: reason}, nil
 	}
 	a.arm(req.ID)
 	return auditReady{Able: true}, nil
 }
 
-func (a *Agent) auditUnable() string {
+func (a *Agent) auditUnable(prove bool) string {
 	s := a.loop.last.Load()
 	switch {
 	case s == nil || s.view.Engine.State != cluster.EngineRunning:
 		return "its server does not run"
 	case s.view.Restore.Need != cluster.NeedNothing || s.view.Restore.Ready || s.view.Engine.Errant != "":
 		return "its data are replaced"
+	case s.unproved && !prove:
+		return "its data are new and not proved yet"
 	case !s.view.Lead.Self && s.view.Engine.Replica != cluster.ReplicaRunning:
 		return "it does not replicate"
 	case s.view.Engine.Behind > maxAuditLag:

@@ -233,7 +233,7 @@ func (t *tailOf) progress() (bytes uint64, flying int) {
 
 // wary reports that others should lead rather than this node.
 func (s *snapshot) wary() bool {
-	return slices.ContainsFunc(s.view.Health, func(p cluster.Problem) bool { return p.Wary })
+	return s.unproved || slices.ContainsFunc(s.view.Health, func(p cluster.Problem) bool { return p.Wary })
 }
 
 // watchedFS lets the canaries see the operations of the log that reach the disk.

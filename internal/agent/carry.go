@@ -224,7 +224,8 @@ func (l *loop) prepare(k cluster.Kind) {
 func (l *loop) work(a cluster.Action) func(context.Context) error {
 	switch a := a.(type) {
 	case cluster.InitEngine:
-		return l.db.Init
+		unproved := l.restored
+		return func(ctx context.Context) error { return l.db.Init(ctx, unproved) }
 	case cluster.StartEngine:
 		run := l.run
 		return func(ctx context.Context) error {
@@ -348,6 +349,10 @@ func (l *loop) failed(k cluster.Kind, err error) {
 		l.view.Engine.State = cluster.EngineAbsent
 	case cluster.KindStopEngine:
 		l.view.Engine.State = cluster.EngineRunning
+	case cluster.KindFetchCopy:
+		if l.unprefer(err) {
+			return
+		}
 	case cluster.KindSetAside:
 		l.faults = 0 // the data are not known to be at fault: the server is tried again first
 	}

@@ -47,10 +47,19 @@ func (c *copying) set(phase string, o offer) {
 
 // The phases of a copy.
 const (
-	copyNone     = ""
-	copyFetching = "copying"  // the data are on their way
-	copyApplying = "applying" // the log's rest is
+	copyNone      = ""
+	copyExecuting = "executing" // there is no copy: the log is executed instead
+	copyFetching  = "copying"   // the data are on their way
+	copyApplying  = "applying"  // the log's rest is
+	copyProving   = "proving"   // the rows are compared with the master's
 )
+
+// from is whose data the copy under way is, or the last one, was of; 0: nobody's.
+func (c *copying) from() paxos.NodeID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.donor.Node
+}
 
 // status describes the copy for people; nil when there is none.
 func (c *copying) status() *api.Copy {
@@ -71,6 +80,9 @@ func (c *copying) status() *api.Copy {
 
 // FetchCopy lays another member's data beside the own.
 func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
+	if err := a.proof.wait(time.Now()); err != nil {
+		return 0, err
+	}
 	o, err := a.findDonor(ctx)
 	if err != nil {
 		return 0, err
@@ -95,7 +107,7 @@ func (a *Agent) FetchCopy(ctx context.Context) (paxos.Instance, error) {
 		a.donors.failed(o.Node, time.Now())
 		return 0, fmt.Errorf("copy the data of member %d: %w", o.Node, err)
 	}
-	a.donors.done()
+	a.donors.got()
 	a.copying.judge.Store(max(a.copying.judge.Load(), uint64(at.Chosen)))
 	a.copying.set(copyApplying, o)
 	a.log.Info("copy complete", telemetry.KeyFrom, uint64(o.Node), telemetry.KeyBytes, a.db.CopySize(), telemetry.KeyDuration, time.Since(began))
@@ -126,6 +138,9 @@ func (a *Agent) Restored() {
 	a.copying.set(copyNone, offer{})
 	if err := a.db.Prove(); err != nil {
 		a.log.Warn("replaced data not removed", telemetry.KeyError, err)
+	}
+	if path, there := a.db.RefusedData(); there {
+		a.log.Warn("refused data are kept", telemetry.KeyDir, path, telemetry.KeyHint, "a copy that was not like the master's rows; remove the folder when nobody needs it")
 	}
 	if path, keep, there := a.db.OldData(); there && keep {
 		a.log.Warn("replaced data are kept", telemetry.KeyDir, path, telemetry.KeyHint, "they hold transactions that the cluster does not; remove the folder when nobody needs it")

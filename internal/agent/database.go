@@ -41,7 +41,9 @@ func (d *localServer) ServerUUID() gtid.UUID {
 // Crashed tells how long the supervisor refuses another start.
 func (d *localServer) Crashed() time.Duration { return d.Crashes().Wait(time.Now()) }
 
-func (d *localServer) Init(ctx context.Context) error { return d.Initialize(ctx) }
+func (d *localServer) Init(ctx context.Context, unproved bool) error {
+	return d.Initialize(ctx, unproved)
+}
 
 func (d *localServer) Start(ctx context.Context, exited func(reason string)) error {
 	if err := d.Server.Start(ctx); err != nil {

@@ -22,6 +22,7 @@ type offer struct {
 	Master   bool         `json:"master"`
 	Behind   uint64       `json:"behind"`
 	Bytes    int64        `json:"bytes"`
+	Rate     int64        `json:"rate"` // bytes per second that it gives at most
 	Version  string       `json:"version"`
 	Admin    string       `json:"admin"`
 	Password string       `json:"password"` // of the account for copies
@@ -41,6 +42,7 @@ func (a *Agent) onOffer(context.Context, paxos.NodeID, nothing) (offer, error) {
 		if o.Bytes, err = a.db.DataSize(); err != nil {
 			return o, err
 		}
+		o.Rate = int64(a.cfg.Copy.Rate)
 		o.Master, o.Behind, o.Password = st == api.StateMaster, s.view.Engine.Behind, a.db.CopyPassword()
 	}
 	return o, nil
@@ -84,69 +86,96 @@ func askOthers[Res any](ctx context.Context, a *Agent, method string, req any) (
 // donors remembers whom a copy was tried from. It is safe for concurrent use.
 type donors struct {
 	mu    sync.Mutex
-	tried map[paxos.NodeID]time.Time // failed, and when
-	since time.Time                  // when a donor was first looked for
+	tried map[paxos.NodeID]tried
+	since time.Time // when a donor was first looked for
+	last  time.Time // and last
+}
+
+// tried is how often a copy of one member failed lately, and when last.
+type tried struct {
+	times int
+	at    time.Time
 }
 
 const (
-	// triedFor is how long a donor whose copy failed comes after all others.
+	// triedFor is how long a donor whose copy failed comes after the others.
 	triedFor = 2 * time.Minute
+	// triedOut is how often a follower's copy may fail before the master has to give one.
+	triedOut = 3
 	// masterAfter is how long a follower that does not give its data now is waited for
 	// before the master has to.
 	masterAfter = 30 * time.Second
+	// searchOver is how long after the last look another search begins: it is longer than
+	// the pause between two looks.
+	searchOver = time.Minute
 	// donorPatience is how long a donor may be silent before another one is looked for.
 	donorPatience = 15 * time.Second
 	donorEvery    = 2 * time.Second
 )
 
-func (d *donors) failed(id paxos.NodeID, now time.Time) {
+// failed counts a copy that did not come about; refused one whose rows were wrong: its
+// donor gives no other one soon.
+func (d *donors) failed(id paxos.NodeID, now time.Time)  { d.count(id, 1, now) }
+func (d *donors) refused(id paxos.NodeID, now time.Time) { d.count(id, triedOut, now) }
+
+func (d *donors) count(id paxos.NodeID, times int, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tried == nil {
-		d.tried = map[paxos.NodeID]time.Time{}
+		d.tried = map[paxos.NodeID]tried{}
 	}
-	d.tried[id] = now
+	d.tried[id] = tried{d.lately(id, now) + times, now}
 }
 
-func (d *donors) done() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tried, d.since = nil, time.Time{}
+// lately is how often a copy of a member failed lately; mu is held.
+func (d *donors) lately(id paxos.NodeID, now time.Time) int {
+	if t := d.tried[id]; now.Sub(t.at) < triedFor {
+		return t.times
+	}
+	return 0
 }
 
-// looks says whom to try last, and for how long a donor has been looked for.
-func (d *donors) looks(now time.Time) (last map[paxos.NodeID]bool, waited time.Duration) {
+// got ends the search. What failed stays known: a copy that is there may still be refused.
+func (d *donors) got() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.since.IsZero() {
+	d.since = time.Time{}
+}
+
+// looks says how often copies failed lately, and for how long a donor has been looked for.
+func (d *donors) looks(now time.Time) (failed map[paxos.NodeID]int, waited time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.since.IsZero() || now.Sub(d.last) > searchOver {
 		d.since = now
 	}
-	last = map[paxos.NodeID]bool{}
-	for id, at := range d.tried {
-		last[id] = now.Sub(at) < triedFor
+	d.last = now
+	failed = map[paxos.NodeID]int{}
+	for id := range d.tried {
+		failed[id] = d.lately(id, now)
 	}
-	return last, now.Sub(d.since)
+	return failed, now.Sub(d.since)
 }
 
 // findDonor finds a member that gives a copy of its data.
 func (a *Agent) findDonor(ctx context.Context) (offer, error) {
 	now := time.Now()
-	last, waited := a.donors.looks(now)
+	failures, waited := a.donors.looks(now)
 	offers, failed := askOthers[offer](ctx, a, callOffer, nothing{})
-	o, err := chooseDonor(offers, a.install.Version.Release(), last)
+	o, err := chooseDonor(offers, a.install.Version.Release(), failures)
 	if err != nil {
 		return o, errors.Join(append([]error{err}, failed...)...)
 	}
-	if id := a.coming(now, o); o.Master && id != 0 && waited < masterAfter {
+	if id := a.coming(now, o, failures); o.Master && id != 0 && waited < masterAfter {
 		return o, hinted{fmt.Errorf("only the master gives a copy of its data now, and member %d may soon", id), "it is tried again by itself"}
 	}
 	return o, nil
 }
 
 // coming is a follower with data that lives and gave no data, or zero.
-func (a *Agent) coming(now time.Time, master offer) paxos.NodeID {
+func (a *Agent) coming(now time.Time, master offer, failures map[paxos.NodeID]int) paxos.NodeID {
 	for _, m := range a.group.Leader().Members.List {
-		if m.ID == a.cfg.Node.ID || m.ID == master.Node || m.Role == paxos.Witness {
+		if m.ID == a.cfg.Node.ID || m.ID == master.Node || m.Role == paxos.Witness || failures[m.ID] >= triedOut {
 			continue
 		}
 		an, age, ok := a.peers.get(m.ID, now)
@@ -157,9 +186,10 @@ func (a *Agent) coming(now time.Time, master offer) paxos.NodeID {
 	return 0
 }
 
-// chooseDonor prefers a follower, and among those the one that is least behind. The
-// master gives its data only when nobody else does; those in last come after all.
-func chooseDonor(offers []offer, version string, last map[paxos.NodeID]bool) (offer, error) {
+// chooseDonor prefers a follower, and among those the one whose copies failed least and
+// that is least behind. The master gives its data only when no follower does, or those
+// that do have failed again and again.
+func chooseDonor(offers []offer, version string, failures map[paxos.NodeID]int) (offer, error) {
 	var best offer
 	var why []string
 	for _, o := range offers {
@@ -169,7 +199,7 @@ func chooseDonor(offers []offer, version string, last map[paxos.NodeID]bool) (of
 		switch {
 		case o.Refusal != "":
 			why = append(why, fmt.Sprintf("node %d: %s", o.Node, o.Refusal))
-		case best.Node == 0 || o.before(best, last):
+		case best.Node == 0 || o.before(best, failures):
 			best = o
 		}
 	}
@@ -180,12 +210,15 @@ func chooseDonor(offers []offer, version string, last map[paxos.NodeID]bool) (of
 }
 
 // before reports whether an offer is better than another one.
-func (o offer) before(b offer, last map[paxos.NodeID]bool) bool {
-	switch {
-	case last[o.Node] != last[b.Node]:
-		return last[b.Node]
+func (o offer) before(b offer, failures map[paxos.NodeID]int) bool {
+	mine, other := failures[o.Node], failures[b.Node]
+	switch out := mine >= triedOut; {
+	case out != (other >= triedOut):
+		return !out
 	case o.Master != b.Master:
 		return b.Master
+	case mine != other:
+		return mine < other
 	}
 	return o.Behind < b.Behind
 }

@@ -16,30 +16,46 @@ func TestDonors(t *testing.T) {
 	old := offer{Node: 4, Version: "8.0.40"}
 	busy := offer{Node: 5, Version: "8.4.1", Refusal: "it is starting"}
 	now := time.Now()
-	for want, c := range map[paxos.NodeID]struct {
+	for _, c := range []struct {
+		what   string
 		offers []offer
-		failed paxos.NodeID
+		failed []paxos.NodeID
+		want   paxos.NodeID
 	}{
-		2: {[]offer{master, far, near, old, busy}, 0},
-		3: {[]offer{master, far, near, old}, 2},
-		1: {[]offer{old, master, busy}, 0},
-		0: {[]offer{old, busy}, 0},
+		{"least behind", []offer{master, far, near, old, busy}, nil, 2},
+		{"one has failed", []offer{master, far, near, old}, []paxos.NodeID{2}, 3},
+		{"both have", []offer{master, far, near, old}, []paxos.NodeID{2, 3, 3}, 2},
+		{"the only follower has failed", []offer{master, near}, []paxos.NodeID{2, 2}, 2},
+		{"it fails again and again", []offer{master, near}, []paxos.NodeID{2, 2, 2}, 1},
+		{"the master does, too", []offer{master, near}, []paxos.NodeID{2, 2, 2, 1, 1, 1}, 2},
+		{"no follower gives", []offer{old, master, busy}, nil, 1},
+		{"nobody gives", []offer{old, busy}, nil, 0},
 	} {
 		var d donors
-		if c.failed != 0 {
-			d.failed(c.failed, now)
+		for _, id := range c.failed {
+			d.failed(id, now)
 		}
-		last, _ := d.looks(now)
-		if o, err := chooseDonor(c.offers, "8.4.9", last); o.Node != want || (err == nil) != (want != 0) {
-			t.Errorf("%+v: got node %d, %v, want %d", c, o.Node, err, want)
+		failures, _ := d.looks(now)
+		if o, err := chooseDonor(c.offers, "8.4.9", failures); o.Node != c.want || (err == nil) != (c.want != 0) {
+			t.Errorf("%s: got node %d, %v, want %d", c.what, o.Node, err, c.want)
 		}
 	}
 	var d donors
 	d.failed(2, now.Add(-triedFor))
-	if last, _ := d.looks(now); last[2] {
+	if failures, _ := d.looks(now); failures[2] != 0 {
 		t.Error("a failure is never forgotten")
 	}
-	if _, waited := d.looks(now.Add(time.Minute)); waited != time.Minute {
+	if d.refused(2, now); d.tried[2].times != triedOut {
+		t.Errorf("a donor whose rows were wrong has failed %d times", d.tried[2].times)
+	}
+	if _, waited := d.looks(now.Add(masterAfter)); waited != masterAfter {
 		t.Errorf("waited %v", waited)
+	}
+	if _, waited := d.looks(now.Add(masterAfter + searchOver + 1)); waited != 0 {
+		t.Errorf("another search has waited %v already", waited)
+	}
+	d.got()
+	if failures, waited := d.looks(now.Add(time.Minute)); waited != 0 || failures[2] != triedOut {
+		t.Errorf("after a copy: waited %v, failures %v", waited, failures)
 	}
 }

@@ -164,6 +164,9 @@ func (a *Agent) accept(req joinRequest, s *snapshot) error {
 	if err := a.joining.put(w); err != nil {
 		return err
 	}
+	if roleOf(w.Role) != paxos.Witness {
+		go a.loop.post(a.loop.doubt)
+	}
 	a.connectKnown()
 	return nil
 }

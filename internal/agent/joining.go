@@ -194,7 +194,7 @@ func (a *Agent) joinStep(ctx context.Context, w Join) (done bool, err error) {
 	want := roleOf(w.Role)
 	switch {
 	case member && m.Role == want:
-		return true, nil
+		return want == paxos.Witness || a.proven(), nil
 	case member:
 		if !a.caughtUpToJoin() {
 			return false, nil
@@ -234,6 +234,22 @@ func (a *Agent) caughtUpToJoin() bool {
 		return false
 	}
 	return a.joining.role() == paxos.Witness || s.state() == api.StateFollower && s.view.Engine.Behind < joinBehind && !s.unproved
+}
+
+// needsProof reports that this node's data are new: it is on its way into a cluster, or
+// was a member and has lost them.
+func (a *Agent) needsProof() bool {
+	if w, joins := a.joining.get(); joins {
+		return roleOf(w.Role) != paxos.Witness
+	}
+	m, ok := a.group.Leader().Members.Find(a.cfg.Node.ID)
+	return ok && m.Role != paxos.Witness && !a.db.Initialized() && a.db.Damaged() == nil
+}
+
+// proven reports that this node's data are as good as the other members'.
+func (a *Agent) proven() bool {
+	s := a.loop.last.Load()
+	return s != nil && !s.unproved
 }
 
 // knownMembers are those of the membership, and those that a member has named to a

@@ -112,15 +112,22 @@ type loop struct {
 	caughtUp    bool
 
 	errantAt time.Time // since when the server holds too much
+	fresh    bool      // the new data were empty, and the log is what fills them
 	lost     string    // why the server needs another one's data
-	lack     paxos.Instance
-	copied   bool // a complete copy lies beside the data
-	restored bool // the data have taken the place of others, and are not known to be good yet
-	early    bool // that was before this node started
-	keepOld  bool // what is replaced is worth a look
-	faults   int  // how often in a row the server has ended for what may be a fault of its data
-	differs  bool // replication stops because the data are not those of the others
-	judge    paxos.Instance
+	// preferred says that it does not need them: a copy is only shorter than the log.
+	preferred bool
+	lack      paxos.Instance
+	copied    bool // a complete copy lies beside the data
+	restored  bool // the data are new, and were not compared with another member's yet
+	early     bool // that was before this node started
+	data      int  // counts data: what is said of older ones is dropped
+	followed  bool // the new data have followed the log to its end, so that they can be compared
+	// proofReason says why they are not being compared; empty: they are.
+	proofReason string
+	keepOld     bool // what is replaced is worth a look
+	faults      int  // how often in a row the server has ended for what may be a fault of its data
+	differs     bool // replication stops because the data are not those of the others
+	judge       paxos.Instance
 
 	tailRun   int // counts tails
 	tailEnded int // the newest tail that ended by itself

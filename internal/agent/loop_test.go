@@ -135,8 +135,8 @@ func (w *world) Executed() *gtid.Set {
 }
 func (w *world) Wait(context.Context, paxos.Instance) error { return nil }
 
-func (w *world) ServerUUID() gtid.UUID          { return gtid.UUID{1} }
-func (w *world) Init(ctx context.Context) error { return w.slow(ctx, "init") }
+func (w *world) ServerUUID() gtid.UUID                  { return gtid.UUID{1} }
+func (w *world) Init(ctx context.Context, _ bool) error { return w.slow(ctx, "init") }
 func (w *world) Start(ctx context.Context, exited func(string)) error {
 	err := w.slow(ctx, "start")
 	w.mu.Lock()
@@ -457,7 +457,46 @@ func TestLoopIsRestored(t *testing.T) {
 		w.chosen = 150
 		w.mu.Unlock()
 		close(w.hold["place"])
-		expect(t, w, "unable able restored | replica")
+		expect(t, w, "unable able | replica")
+
+		// What is said of other data does not count. What is not like the master's rows
+		// makes way for another copy.
+		data := l.last.Load().data
+		l.post(func() { l.proved(data-1, "its rows are the same"); l.refuse(data-1, "t, all rows", 2) })
+		expect(t, w, " | ")
+		if s := l.last.Load(); !s.unproved || !s.followed {
+			t.Errorf("unproved %v, followed %v", s.unproved, s.followed)
+		}
+		l.post(func() { l.refuse(data, "t, all rows", 2) })
+		expect(t, w, "unable able | unreplica fetch stop adopt start replica")
+		if s := l.last.Load(); !s.unproved || s.data != data+1 || s.state() != api.StateProving {
+			t.Errorf("unproved %v, data %d, state %s", s.unproved, s.data, s.state())
+		}
+		l.post(func() { l.proved(data+1, "its rows are the same") })
+		expect(t, w, "able restored | ") // without the delay
+		if s := l.last.Load(); s.unproved || s.state() != api.StateFollower {
+			t.Errorf("unproved %v, state %s", s.unproved, s.state())
+		}
+	})
+}
+
+// A node that is alone with its new data has nothing to compare them with.
+func TestLoopAloneIsProved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		l.post(l.doubt)
+		w.elect(1)
+		settle()
+		if s := l.last.Load(); !s.unproved || s.view.Gate != cluster.GateOpen {
+			t.Errorf("unproved %v, gate %d", s.unproved, s.view.Gate)
+		}
+		w.mu.Lock()
+		w.members.List = w.members.List[:1]
+		w.mu.Unlock()
+		settle()
+		if s := l.last.Load(); s.unproved {
+			t.Error("it is not proved")
+		}
 	})
 }
 

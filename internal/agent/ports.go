@@ -35,7 +35,9 @@ type journal interface {
 // returns at once.
 type database interface {
 	ServerUUID() gtid.UUID
-	Init(ctx context.Context) error
+	// Init makes the data; unproved says that others will fill them, who are to be
+	// compared with.
+	Init(ctx context.Context, unproved bool) error
 	// Start returns when the server answers. exited is called once when the
 	// process has ended, for whatever reason, unless Start fails.
 	Start(ctx context.Context, exited func(reason string)) error
@@ -71,7 +73,7 @@ type restorer interface {
 	// PlaceLog makes the log begin behind what the server holds. It reports false
 	// when no log goes on from there: the server needs a copy.
 	PlaceLog(ctx context.Context) (bool, error)
-	// Restored is told when data that have taken the place of others are good.
+	// Restored is told when new data are good.
 	Restored()
 }
 

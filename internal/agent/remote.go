@@ -118,6 +118,7 @@ func (a *Agent) handleCalls() {
 	a.handleChanges()
 	handle(a, callOffer, a.onOffer)
 	handle(a, callLocate, a.onLocate)
+	handle(a, callDistance, a.onDistance)
 }
 
 // onApplied answers when the local server has executed everything through an

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/cluster"
-	"github.com/phxsql/phxsql/internal/events"
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -22,7 +21,8 @@ func (l *loop) refreshRestore() {
 	} else if l.errantAt.IsZero() {
 		l.errantAt = l.now
 	}
-	r := cluster.Restore{Ready: l.copied}
+	l.judgeAlone()
+	r := cluster.Restore{Ready: l.copied, Unproved: l.restored, Proof: l.proofReason}
 	switch {
 	case l.spoiled() && !l.copied:
 		r.Need, r.Reason = cluster.NeedFresh, "the server cannot run on its data: "+v.Engine.Reason
@@ -75,7 +75,9 @@ func (l *loop) placeLog(ctx context.Context) error {
 // dataReplaced notes that the server has other data.
 func (l *loop) dataReplaced() {
 	l.engineGone()
+	l.fresh, l.preferred, l.followed, l.proofReason = !l.copied, false, false, ""
 	l.lost, l.copied, l.restored, l.early, l.errantAt = "", false, true, false, time.Time{}
+	l.data++
 	l.faults, l.differs, l.replicaFail, l.wrong = 0, false, 0, ""
 	l.view.Restore = cluster.Restore{}
 	e := &l.view.Engine
@@ -83,20 +85,18 @@ func (l *loop) dataReplaced() {
 	l.applied, l.seen = 0, observation{}
 }
 
-// judgeCopy tells when other data have proved good: the server runs on them, follows
-// the log to its end, and holds nothing else.
+// judgeCopy tells when new data can be compared with another member's: the server runs
+// on them, follows the log to its end, and holds nothing else.
 func (l *loop) judgeCopy(through paxos.Instance) {
 	e := &l.view.Engine
-	if !l.restored || through < l.judge || e.Behind > 0 || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
+	if !l.restored || l.followed || through < l.judge || e.Behind > 0 || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
 		return
 	}
 	if l.early && !l.caughtUp {
 		return
 	}
-	l.restored = false
-	l.log.Info("node is restored", telemetry.KeyInstance, uint64(through))
-	l.tell(events.Event{Kind: events.Rebuilt, Reason: "the server has another member's data and follows the log"})
-	go l.restorer.Restored()
+	l.followed = true
+	l.log.Info("new data have followed the log", telemetry.KeyInstance, uint64(through))
 }
 
 // lacks takes in which instance the other members' logs begin with, if this node

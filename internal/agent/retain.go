@@ -28,8 +28,8 @@ const (
 // retention knows what of the log is still needed. The log is trimmed to what the
 // engines of all members have on their disks, less log.keep. What an engine shows as
 // executed is not yet on its disk: only what it had executed before its last forced
-// flush counts. Above log.limit it is trimmed to what the engines of a majority have
-// on their disks; but never beyond what the own engine lacks, nor a copy under way.
+// flush counts. Above log.limit it is trimmed to what the engines of a majority, with
+// data that are proved, have on their disks; but never beyond what the own engine lacks, nor a copy under way.
 type retention struct {
 	held    atomic.Uint64 // everything through it is on the disk of the own engine
 	flushed time.Time
@@ -124,8 +124,10 @@ type holding struct {
 	self    bool
 	engine  bool // it votes and has an engine
 	witness bool // it votes and has none
-	copying bool // it is alive and gets a copy of the data: it needs what follows
-	held    paxos.Instance
+	copying bool // it is alive and its data are being filled: it needs what follows
+	// unproved says that its data are no copy yet that anybody may rely on.
+	unproved bool
+	held     paxos.Instance
 }
 
 func (a *Agent) holdings() []holding {
@@ -135,9 +137,11 @@ func (a *Agent) holdings() []holding {
 		h := holding{id: m.ID, engine: m.Role == paxos.Voter, witness: m.Role == paxos.Witness, self: m.ID == a.cfg.Node.ID}
 		if h.self {
 			h.held = paxos.Instance(a.retention.held.Load())
+			h.unproved = !a.proven()
 		} else if an, age, ok := a.peers.get(m.ID, now); ok {
 			h.held = an.Member.Log.Held
 			h.copying = age < aliveFor && an.Member.Copy != nil
+			h.unproved = an.Member.Copy != nil || an.Member.State == api.StateProving
 		}
 		hs = append(hs, h)
 	}
@@ -159,7 +163,7 @@ func forced(hs []holding) paxos.Instance {
 	bound := paxos.Instance(1<<63 - 1)
 	votes := 0
 	for _, h := range hs {
-		if h.engine {
+		if h.engine && !h.unproved {
 			engines = append(engines, h.held)
 		}
 		if h.engine || h.witness {

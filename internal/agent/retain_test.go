@@ -12,6 +12,7 @@ import (
 // hold it, and the own one and those that get a copy.
 func TestForcedTrimKeepsAMajorityOfCopies(t *testing.T) {
 	data := func(held paxos.Instance) holding { return holding{engine: true, held: held} }
+	unproved := func(held paxos.Instance) holding { return holding{engine: true, unproved: true, held: held} }
 	self := func(held paxos.Instance) holding { return holding{engine: true, self: true, held: held} }
 	for _, c := range []struct {
 		name string
@@ -24,6 +25,8 @@ func TestForcedTrimKeepsAMajorityOfCopies(t *testing.T) {
 		{"alone", []holding{self(90)}, 90},
 		{"a learner does not count", []holding{self(90), {held: 5}}, 90},
 		{"but gets a copy", []holding{self(90), {held: 5, copying: true}}, 5},
+		{"new data are no copy yet", []holding{self(90), data(10), unproved(80)}, 10},
+		{"two with data, one of them new, and a witness", []holding{self(90), unproved(80), {witness: true, held: 90}}, 0},
 		{"a witness is no copy of the data", []holding{self(90), data(10), {witness: true, held: 90}}, 10},
 		{"on the witness, too", []holding{data(90), data(10), {witness: true, self: true, held: 90}}, 10},
 		{"one with data among witnesses", []holding{self(90), {witness: true, held: 90}, {witness: true, held: 90}}, 0},

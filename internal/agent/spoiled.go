@@ -6,7 +6,6 @@ import (
 
 	"github.com/phxsql/phxsql/internal/cluster"
 	"github.com/phxsql/phxsql/internal/telemetry"
-	"github.com/phxsql/phxsql/paxos"
 )
 
 const (
@@ -50,20 +49,13 @@ func (l *loop) countFault(reason string) {
 // another member has them.
 func (l *loop) spoiled() bool {
 	v := &l.view
-	return l.faults >= faultTimes && v.Engine.State == cluster.EngineCrashed && v.Member && !v.Lead.Self && l.helped()
-}
-
-// helped reports that another member is well and has data.
-func (l *loop) helped() bool {
-	return slices.ContainsFunc(l.view.Peers, func(p cluster.Peer) bool {
-		return p.Role != paxos.Witness && p.Alive && (p.Able || p.Gate)
-	})
+	return l.faults >= faultTimes && v.Engine.State == cluster.EngineCrashed && v.Member && !v.Lead.Self && l.view.Helped()
 }
 
 // dataDiffer takes in that replication stops again and again on what the data lack or
 // have too much of.
 func (l *loop) dataDiffer(reason string) {
-	if l.differs || l.view.Lead.Self || !l.helped() {
+	if l.differs || l.view.Lead.Self || !l.view.Helped() {
 		return
 	}
 	l.differs, l.lost = true, "the data are not those of the other members: "+reason

@@ -19,13 +19,16 @@ type snapshot struct {
 	applied  paxos.Instance
 	counted  paxos.Instance
 	problems []cluster.Problem
-	unproved bool // the server runs on a copy that has not proved good yet
+	unproved bool // the server's data are new, and not proved yet
+	followed bool // they have followed the log to its end
+	data     int  // which data they are
+	fresh    bool // they were empty, and the log is what fills them
 }
 
 // publish makes the snapshot of this turn visible, and signals a change that
 // others should know of.
 func (l *loop) publish() {
-	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, counted: l.counted, problems: l.problems, unproved: l.restored}
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, counted: l.counted, problems: l.problems, unproved: l.restored, followed: l.followed, data: l.data, fresh: l.fresh}
 	old := l.last.Swap(s)
 	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
 		select {
@@ -83,6 +86,8 @@ func (s *snapshot) state() api.State {
 		return api.StateFaulty
 	case v.Engine.State != cluster.EngineRunning || v.Engine.Replica != cluster.ReplicaRunning:
 		return api.StateStarting
+	case v.Restore.Unproved:
+		return api.StateProving
 	}
 	return api.StateFollower
 }
@@ -146,7 +151,7 @@ func (a *Agent) member() api.MemberStatus {
 	if a.retention.full.Load() {
 		m.Problems = append(m.Problems, a.logFull(m.Log))
 	}
-	m.Copy = a.copying.status()
+	m.Copy = a.way.status(a.proof.status(a.copying.status()))
 	if p, ok := a.joining.blamed(); ok {
 		m.Problems = append(m.Problems, p)
 	}

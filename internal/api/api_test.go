@@ -359,7 +359,7 @@ func TestHealthFollowsTheState(t *testing.T) {
 	s := NewServer(ServerOptions{Node: n, Logger: slog.New(slog.DiscardHandler)})
 	for state, want := range map[State]int{
 		StateBlank: 200, StateFollower: 200, StateMaster: 200,
-		StateStarting: 503, StateFaulty: 503, StateDemoting: 503, StatePromoting: 503,
+		StateStarting: 503, StateProving: 503, StateFaulty: 503, StateDemoting: 503, StatePromoting: 503,
 	} {
 		n.status = Status{Self: 2, Members: []MemberStatus{{ID: 1, State: StateMaster}, {ID: 2, State: state}}}
 		if got := ask(s, "GET", "/healthz", ""); got.Code != want {

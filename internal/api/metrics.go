@@ -15,7 +15,7 @@ type statusMetrics struct {
 	desc map[string]*prometheus.Desc
 }
 
-var states = []State{StateBlank, StateJoining, StateRemoved, StateWitness, StateStarting, StateFollower, StatePromoting, StateMaster, StateDemoting, StateFaulty, StateUnknown}
+var states = []State{StateBlank, StateJoining, StateRemoved, StateWitness, StateStarting, StateProving, StateFollower, StatePromoting, StateMaster, StateDemoting, StateFaulty, StateUnknown}
 
 // newStatusMetrics returns a gatherer of its own, so that a node which has
 // registered nothing has these.

@@ -44,6 +44,7 @@ const (
 	StateRemoved   State = "removed"   // was a member, and is none any more
 	StateWitness   State = "witness"   // votes and keeps the log; has no server
 	StateStarting  State = "starting"  // the agent or its mysqld is coming up
+	StateProving   State = "proving"   // replicates, and its new data are compared with the master's before they are read
 	StateFollower  State = "follower"  // replicates
 	StatePromoting State = "promoting" // leads, and applies what is left before it opens
 	StateMaster    State = "master"    // takes writes
@@ -151,16 +152,22 @@ type Engine struct {
 	PID    int    `json:"pid,omitempty"`
 }
 
-// Copy is the way of another member's data to one that needs them.
+// Copy is the way of a member's new data, another one's mostly, to one that needs them.
 type Copy struct {
-	// Phase is copying, or applying: the data are there, the rest of the log is not.
+	// Phase is executing: the log brings the data, no copy does; copying; applying: the data are there, the rest of the log is not; or
+	// proving: the rows are compared with the master's.
 	Phase string       `json:"phase"`
 	Donor paxos.NodeID `json:"donor"`
-	Bytes int64        `json:"bytes"` // received
-	Total int64        `json:"total"` // what the donor's data take
+	Bytes int64        `json:"bytes"` // received, or executed
+	Total int64        `json:"total"` // what the donor's data take, or there is to execute
 	Rate  int64        `json:"rate"`  // bytes per second
-	// Remaining is how long it will take at that rate.
+	// Remaining is how long the phase will still take at its present rate.
 	Remaining Seconds `json:"remaining_seconds"`
+	// Why tells what decided between the log and a copy; empty where there was no choice.
+	Why string `json:"why,omitempty"`
+	// Rows were compared so far, of about RowsTotal.
+	Rows      uint64 `json:"rows,omitempty"`
+	RowsTotal int64  `json:"rows_total,omitempty"`
 }
 
 // InitRequest makes blank nodes a cluster.

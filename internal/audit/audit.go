@@ -58,6 +58,13 @@ type Value struct {
 	Raw  []byte  `json:"raw,omitempty"`
 }
 
+// Cursor is a place in the order of all rows: behind a key of a table, or, without one,
+// before its first row.
+type Cursor struct {
+	Table
+	After []Value `json:"after,omitempty"`
+}
+
 // Piece is a part of a table: the rows whose key is above After and not above
 // Through. Where they are nil the piece has no bound. A piece without Key is the
 // whole table.

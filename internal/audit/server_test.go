@@ -35,7 +35,7 @@ func server(t *testing.T) *sql.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	if err := s.Initialize(ctx); err != nil {
+	if err := s.Initialize(ctx, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Start(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,10 +28,10 @@ const Settings = `SET SESSION time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON
 // systemSchemas are the server's own, and the agent's.
 const systemSchemas = "'mysql', 'information_schema', 'performance_schema', 'sys'"
 
-// Tables lists what is compared, in order.
+// Tables lists what is compared, in the order of Compare.
 func Tables(ctx context.Context, s Session) ([]Table, error) {
 	rows, err := s.QueryContext(ctx, `SELECT table_schema, table_name FROM information_schema.tables
-		WHERE table_type = 'BASE TABLE' AND engine = 'InnoDB' AND table_schema NOT IN (`+systemSchemas+`) ORDER BY 1, 2`)
+		WHERE table_type = 'BASE TABLE' AND engine = 'InnoDB' AND table_schema NOT IN (`+systemSchemas+`)`)
 	if err != nil {
 		return nil, fmt.Errorf("list tables: %w", err)
 	}
@@ -43,7 +44,20 @@ func Tables(ctx context.Context, s Session) ([]Table, error) {
 		}
 		list = append(list, t)
 	}
+	slices.SortFunc(list, Table.Compare)
 	return list, rows.Err()
+}
+
+// Estimate is about how many rows all compared tables have together, as the server
+// believes.
+func Estimate(ctx context.Context, s Session) (int64, error) {
+	var n int64
+	err := one(ctx, s, &n, `SELECT CAST(COALESCE(SUM(table_rows), 0) AS SIGNED) FROM information_schema.tables
+		WHERE table_type = 'BASE TABLE' AND engine = 'InnoDB' AND table_schema NOT IN (`+systemSchemas+`)`)
+	if err != nil {
+		return 0, fmt.Errorf("estimate rows: %w", err)
+	}
+	return n, nil
 }
 
 // column is what is known of a column.

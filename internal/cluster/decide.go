@@ -28,6 +28,8 @@ const (
 	applyRate = 2000
 	maxDelay  = 3 * time.Second
 	delayStep = 50 * time.Millisecond
+	// unprovedDelay comes on top for a candidate whose data are unproved.
+	unprovedDelay = time.Second
 )
 
 // plan collects the actions of one decision.
@@ -336,6 +338,8 @@ func (p *plan) reads() {
 		reason = "the server has diverged"
 	case v.Restore.active():
 		reason = "the server's data are replaced"
+	case v.Restore.Unproved && v.Gate == GateClosed:
+		reason = "the server's data are new and were not compared with another member's yet"
 	}
 	switch {
 	case reason != "" && v.Reads:
@@ -351,11 +355,14 @@ func (p *plan) candidacy() {
 	_, severe := v.severe()
 	want := Candidacy{Able: v.Member && v.Role == paxos.Voter && !v.Stopping && !severe &&
 		v.Engine.State == EngineRunning && v.Engine.Errant == "" && !v.Restore.active() &&
-		(v.Lead.Self || v.Engine.Replica == ReplicaRunning)}
+		(v.Lead.Self || v.Engine.Replica == ReplicaRunning && !(v.Restore.Unproved && v.outdone()))}
 	if want.Able && !v.Lead.Self {
 		want.Delay = min(maxDelay, time.Duration(v.Engine.Behind)*time.Second/applyRate).Truncate(delayStep)
 		if _, wary := v.wary(); wary {
 			want.Delay = maxDelay // the others first
+		}
+		if v.Restore.Unproved {
+			want.Delay = maxDelay + unprovedDelay // and those who are only wary
 		}
 	}
 	if want != v.Candidacy {

@@ -187,6 +187,8 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 		v.Engine.Errant = val
 	case "need":
 		v.Restore.Need, v.Restore.Reason = map[string]Need{"place": NeedPlace, "copy": NeedCopy, "fresh": NeedFresh}[val], "it lacks what no log has"
+	case "unproved":
+		v.Restore.Unproved = yes
 	case "tail":
 		if val == "failed" {
 			v.Tail, v.Epoch.State = TailFailed, EpochSpent

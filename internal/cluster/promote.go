@@ -17,6 +17,10 @@ func (p *plan) lead() {
 	if to := v.further(); to != 0 && p.offer(to, "this server has to execute more than that of another member") {
 		return
 	}
+	// One that serves already leaves by a planned switchover, which ends nobody's session.
+	if v.Restore.Unproved && !v.Engine.Dirty && v.Switch == nil && p.giveWay("its data were not compared with another member's yet") {
+		return
+	}
 	if !v.current() && v.Epoch.State != EpochProposed {
 		if v.Lead.Ready {
 			p.do(ProposeEpoch{Number: v.Epoch.Newest + 1})

@@ -43,7 +43,7 @@ func anyView(t *rapid.T) View {
 		Stopping: rapid.IntRange(0, 7).Draw(t, "stopping") == 0, StopLeft: left(t, "stop-left"),
 		Restore: Restore{
 			Need:  rapid.SampledFrom([]Need{NeedNothing, NeedNothing, NeedPlace, NeedCopy, NeedFresh}).Draw(t, "need"),
-			Ready: rapid.IntRange(0, 5).Draw(t, "copied") == 0,
+			Ready: rapid.IntRange(0, 5).Draw(t, "copied") == 0, Unproved: rapid.IntRange(0, 3).Draw(t, "unproved") == 0,
 		},
 		Busy: rapid.SampledFrom([]Kind{"", "", KindStartEngine, KindMakeReadOnly, KindAttachTail}).Draw(t, "busy"),
 	}
@@ -80,6 +80,18 @@ func TestAnyView(t *testing.T) {
 			case OpenGate, Drain:
 				gate = GateOpen
 			}
+		}
+		reads := v.Reads
+		for _, a := range acts {
+			switch a.(type) {
+			case OpenReads:
+				reads = true
+			case CloseReads:
+				reads = false
+			}
+		}
+		if reads && v.Restore.Unproved && !v.Lead.Self {
+			t.Fatalf("a node that does not lead shows data that are not proved: %v", acts)
 		}
 		if gate != GateClosed && (!v.Lead.Self || !v.Lead.Lease || !v.current()) {
 			t.Fatalf("the gate stays open: %v", acts)

@@ -39,6 +39,13 @@ func (v *View) problems() []Problem {
 	if v.Restore.active() && e.Errant == "" {
 		add("rebuilding", v.Restore.Reason, "it is done by itself: phxsql status shows how far it is")
 	}
+	if v.Restore.Unproved && !v.Restore.active() {
+		reason, hint := "the server's data are new: they are compared with the master's before they are read", "it is done by itself: phxsql status shows how far it is"
+		if v.Restore.Proof != "" {
+			reason, hint = "the server's data are new, and cannot be compared with another member's now: "+v.Restore.Proof, "it is tried again by itself; a master must serve, and reach this node"
+		}
+		add("unproved", reason, hint)
+	}
 	if e.Replica == ReplicaBroken {
 		add("replication_stopped", e.ReplicaError, "it is tried again by itself; see the server's error log")
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/phxsql/phxsql/paxos"
@@ -159,6 +160,10 @@ type Restore struct {
 	Reason string
 	// Ready says that a complete copy of another member's data lies beside the own.
 	Ready bool
+	// Unproved says that the server's data are new, and were not compared with another
+	// member's yet; Proof what they wait for, empty while they are being compared.
+	Unproved bool
+	Proof    string
 }
 
 func (r Restore) active() bool { return r.Need != NeedNothing || r.Ready }
@@ -270,6 +275,30 @@ func (v *View) peer(id paxos.NodeID) (Peer, bool) {
 		}
 	}
 	return Peer{}, false
+}
+
+// Helped reports that another member is well and has data.
+func (v *View) Helped() bool {
+	return slices.ContainsFunc(v.Peers, func(p Peer) bool {
+		return p.Role != paxos.Witness && p.Alive && (p.Able || p.Gate)
+	})
+}
+
+// outdone reports that a member lives whose data are proved and which could lead, or
+// does.
+func (v *View) outdone() bool {
+	return slices.ContainsFunc(v.Peers, func(p Peer) bool {
+		return p.Role == paxos.Voter && p.Alive && (p.Able && !p.Wary || p.Gate)
+	})
+}
+
+// Proved returns the member that a serving leader with unproved data should give way to,
+// or zero: one that is able, lacks little, and is preferred to nobody.
+func (v *View) Proved() paxos.NodeID {
+	if p, ok := v.peer(v.best()); ok && !p.Wary && p.Behind <= MaxSwitchBehind {
+		return p.ID
+	}
+	return 0
 }
 
 // severe returns the first health problem that forbids leading.

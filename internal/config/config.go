@@ -36,6 +36,9 @@ type Audit struct {
 	Interval Duration `toml:"interval"`
 	// Rate is how many rows each member reads in a second, at most.
 	Rate int `toml:"rate"`
+	// ProveRate is the same while new data are compared with the master's before they are
+	// read. It holds on the master.
+	ProveRate int `toml:"prove_rate"`
 }
 
 // Node says who the node is and where it keeps its data.
@@ -113,6 +116,9 @@ type Copy struct {
 	// Rate is the most bytes per second that this node gives. It gives less, down to a
 	// sixteenth, while commits on the master take longer than without the copy.
 	Rate Size `toml:"rate"`
+	// ReplayRate is how many bytes of the log a new member is believed to execute in a
+	// second, before it has shown: from that it is told whether a copy is shorter.
+	ReplayRate Size `toml:"replay_rate"`
 }
 
 // Health limits what a node puts up with of its disks and its server before it leaves
@@ -178,10 +184,10 @@ func Default() Config {
 		},
 		Health:     Health{StallLimit: Duration(3 * time.Second), MinFree: 64 << 20},
 		Log:        Log{Keep: 256 << 20, Limit: 8 << 30},
-		Copy:       Copy{Rate: 100 << 20},
+		Copy:       Copy{Rate: 100 << 20, ReplayRate: 8 << 20},
 		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
 		Switchover: Switchover{Limit: Duration(15 * time.Second), Drain: Duration(2 * time.Second)},
-		Audit:      Audit{Enabled: true, Interval: Duration(time.Hour), Rate: 5000},
+		Audit:      Audit{Enabled: true, Interval: Duration(time.Hour), Rate: 5000, ProveRate: 50000},
 		Logging:    Logging{Level: "info", Format: "text"},
 	}
 }

@@ -48,6 +48,7 @@ func (c *Config) check(bad map[string]bool) Faults {
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
 	k.between("cluster.certificate_lifetime", c.Cluster.CertificateLifetime, identity.MinCertificateLifetime, identity.MaxCertificateLifetime)
 	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
+	k.add(c.Copy.ReplayRate >= 1<<10, "copy.replay_rate", fmt.Sprintf("is %v, must be at least 1KiB", c.Copy.ReplayRate), "")
 	c.checkShared(k)
 	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
 	k.oneOf("logging.format", c.Logging.Format, "text", "json")
@@ -155,8 +156,9 @@ func (c *Config) checkConsensus(k *checker) {
 
 func (c *Config) checkAudit(k *checker) {
 	k.between("audit.interval", c.Audit.Interval, time.Second, 365*24*time.Hour)
-	k.add(c.Audit.Rate >= 100 && c.Audit.Rate <= 10_000_000, "audit.rate",
-		fmt.Sprintf("is %d, must be between 100 and 10000000", c.Audit.Rate), "")
+	for key, rate := range map[string]int{"audit.rate": c.Audit.Rate, "audit.prove_rate": c.Audit.ProveRate} {
+		k.add(rate >= 100 && rate <= 10_000_000, key, fmt.Sprintf("is %d, must be between 100 and 10000000", rate), "")
+	}
 }
 
 func (c *Config) checkEngine(k *checker) {

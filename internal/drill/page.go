@@ -109,7 +109,7 @@ func newPage(v *Verdict, acks []int64, end int64) *page {
 	}
 	p.ticks(end, x)
 	p.Height = y + 24
-	for _, s := range []api.State{api.StateMaster, api.StateFollower, api.StatePromoting, api.StateDemoting, api.StateStarting, api.StateFaulty, stateSilent} {
+	for _, s := range []api.State{api.StateMaster, api.StateFollower, api.StatePromoting, api.StateDemoting, api.StateStarting, api.StateProving, api.StateFaulty, stateSilent} {
 		p.Legend = append(p.Legend, legend{string(s), string(s)})
 	}
 	return p

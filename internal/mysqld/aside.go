@@ -16,7 +16,8 @@ import (
 //
 // Data that have taken the place of others are unproved until Prove. What they have
 // replaced is never given up for them: should they have to go in turn, they go, and the
-// older ones stay aside.
+// older ones stay aside. New data that are worth a look, because they were found to be
+// wrong, go to a place of their own, which holds the last ones only.
 
 // freshSize is what new data and a server that tries them take on the disk.
 const freshSize = 256 << 20
@@ -82,8 +83,8 @@ func (s *Server) tryFresh(ctx context.Context) error {
 }
 
 // exchange puts the data of a folder in the place of those of the server, which are
-// moved aside. Unproved data make way without a trace if what they have replaced is
-// still aside.
+// moved aside. Unproved data make way if what they have replaced is still aside: without
+// a trace, or, with keep, to where new data go that were not good.
 func (c Config) exchange(from string, keep bool) error {
 	data := c.path(dataName)
 	if keep {
@@ -93,15 +94,19 @@ func (c Config) exchange(from string, keep bool) error {
 	}
 	_, err := os.Stat(c.path(dataOldName))
 	old := err == nil
-	if old && c.unproved() {
+	switch aside := dataOldName; {
+	case old && c.unproved() && !keep:
 		if err := c.discard(dataName); err != nil {
 			return err
 		}
-	} else {
-		if err := c.discard(dataOldName); err != nil {
+	default:
+		if old && c.unproved() {
+			aside = dataRefusedName
+		}
+		if err := c.discard(aside); err != nil {
 			return err
 		}
-		if err := ignoreMissing(os.Rename(data, c.path(dataOldName))); err != nil {
+		if err := ignoreMissing(os.Rename(data, c.path(aside))); err != nil {
 			return fmt.Errorf("move the old data aside: %w", err)
 		}
 	}
@@ -170,6 +175,13 @@ func (s *Server) Prove() error {
 		return nil
 	}
 	return s.cfg.discard(dataOldName)
+}
+
+// RefusedData tells where new data are that were not good, if there are any.
+func (s *Server) RefusedData() (path string, there bool) {
+	path = s.cfg.path(dataRefusedName)
+	_, err := os.Stat(path)
+	return path, err == nil
 }
 
 // OldData tells where replaced data are, if they are there, and whether they are worth

@@ -50,6 +50,18 @@ func TestDamagedDataAreSetAside(t *testing.T) {
 	if err := s.SetAside(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
+	if _, there := s.RefusedData(); there {
+		t.Error("new data that nobody wants to look at are kept")
+	}
+	if err := s.cfg.makeFresh(bounded(t), s.runInit, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cfg.exchange(dataNewName, true); err != nil {
+		t.Fatal(err)
+	}
+	if path, there := s.RefusedData(); !there || path == s.cfg.path(dataOldName) {
+		t.Errorf("new data that are worth a look are not kept in a place of their own: %s", path)
+	}
 	if b, err := os.ReadFile(filepath.Join(s.cfg.path(dataOldName), "ibdata1")); err != nil || b[0] != 0x5a {
 		t.Errorf("the first data are not kept: %v", err)
 	}

@@ -23,6 +23,7 @@ import (
 //	data.copy without marker   unfinished: removed at the next start
 //	data.copy with marker      complete
 //	data.old                   what was there before; removed by Prove
+//	data.refused               a copy that was not good, while there is room for the next
 //	data.drop                  what is being removed: no crash leaves half of another one
 //
 // A crash between the two renames leaves no data directory; Open ends it.
@@ -125,12 +126,16 @@ func (s *Server) FetchCopy(ctx context.Context, d Donor) error {
 	if err := s.cfg.discard(dataCopyName); err != nil {
 		return err
 	}
-	if err := s.checkRoom(d.Bytes); err != nil {
+	err := s.checkRoom(d.Bytes)
+	if _, there := s.RefusedData(); there && errors.Is(err, ErrNoRoom) {
+		err = errors.Join(s.cfg.discard(dataRefusedName), s.checkRoom(d.Bytes))
+	}
+	if err != nil {
 		return err
 	}
 	began := time.Now()
 	addr := fmt.Sprintf("%s:%d", d.Host, d.Port)
-	if err := s.exec(ctx, "name the donor", "SET GLOBAL clone_valid_donor_list = ?", addr); err != nil {
+	if err = s.exec(ctx, "name the donor", "SET GLOBAL clone_valid_donor_list = ?", addr); err != nil {
 		return err
 	}
 	if err := s.clone(ctx, d, dir); err != nil {

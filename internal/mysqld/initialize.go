@@ -42,8 +42,8 @@ type marker struct {
 	Format  int    `json:"format"` // 1
 	Engine  string `json:"engine"` // release that made the directory
 	Created string `json:"created"`
-	// Unproved says that the data have taken the place of others, which are kept
-	// aside, and have not proved good yet.
+	// Unproved says that the data are new, in the place of others which are kept aside
+	// or are lost, or on a new member, and were not compared with a good one's yet.
 	Unproved bool `json:"unproved,omitempty"`
 }
 
@@ -73,8 +73,8 @@ func (c Config) checkData() error {
 
 // initialize makes the data directory beside its final place and renames it, so
 // that an interrupted initialisation leaves nothing that looks finished.
-func (c Config) initialize(ctx context.Context, run func(context.Context) error) error {
-	if err := c.makeFresh(ctx, run, false); err != nil {
+func (c Config) initialize(ctx context.Context, run func(context.Context) error, unproved bool) error {
+	if err := c.makeFresh(ctx, run, unproved); err != nil {
 		return err
 	}
 	_ = os.Remove(c.path(dataName)) // an empty one, as checkData saw

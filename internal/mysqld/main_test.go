@@ -68,7 +68,7 @@ func realEngine(t *testing.T) engine.Install {
 			template.err = err
 			return
 		}
-		template.err = s.Initialize(ctx)
+		template.err = s.Initialize(ctx, false)
 		_ = s.Close()
 	})
 	if template.err != nil {

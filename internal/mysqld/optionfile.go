@@ -12,22 +12,23 @@ import (
 
 // Names in the server's folder; see the package comment.
 const (
-	lockName     = "lock"
-	secretName   = "agent.secret"
-	initCnfName  = "init.cnf"
-	cnfName      = "my.cnf"
-	accountsName = "accounts.sql"
-	errorLogName = "error.log"
-	loadName     = "load"
-	pidName      = "mysqld.pid"
-	socketName   = "mysqld.sock"
-	dataName     = "data"
-	dataNewName  = "data.new"
-	dataCopyName = "data.copy"   // what another server gives
-	dataOldName  = "data.old"    // what was there before a copy took its place
-	dataDropName = "data.drop"   // what is being removed
-	markerName   = "phxsql.json" // in the data directory
-	binlogName   = "binlog"      // base name of the binary logs
+	lockName        = "lock"
+	secretName      = "agent.secret"
+	initCnfName     = "init.cnf"
+	cnfName         = "my.cnf"
+	accountsName    = "accounts.sql"
+	errorLogName    = "error.log"
+	loadName        = "load"
+	pidName         = "mysqld.pid"
+	socketName      = "mysqld.sock"
+	dataName        = "data"
+	dataNewName     = "data.new"
+	dataCopyName    = "data.copy"    // what another server gives
+	dataOldName     = "data.old"     // what was there before a copy took its place
+	dataRefusedName = "data.refused" // new data that were not good, and are worth a look
+	dataDropName    = "data.drop"    // what is being removed
+	markerName      = "phxsql.json"  // in the data directory
+	binlogName      = "binlog"       // base name of the binary logs
 )
 
 func (c Config) path(name string) string { return filepath.Join(c.Dir, name) }

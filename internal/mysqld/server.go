@@ -142,10 +142,11 @@ func (s *Server) Agent() (user, password string) { return AgentUser, s.password(
 // Initialized reports whether there is a data directory of ours.
 func (s *Server) Initialized() bool { return s.cfg.checkData() == nil }
 
-// Initialize makes the data directory. One that was interrupted is made anew.
+// Initialize makes the data directory; unproved says that others' rows will fill it,
+// which are to be compared. One that was interrupted is made anew.
 // Afterwards gtid_executed is empty. ErrInitialized and ErrForeignData are
 // refusals.
-func (s *Server) Initialize(ctx context.Context) error {
+func (s *Server) Initialize(ctx context.Context, unproved bool) error {
 	s.work.Lock()
 	defer s.work.Unlock()
 	err := s.cfg.checkData()
@@ -159,7 +160,7 @@ func (s *Server) Initialize(ctx context.Context) error {
 		return fmt.Errorf("initialize: %w", err)
 	}
 	began := time.Now()
-	if err := s.cfg.initialize(ctx, s.runInit); err != nil {
+	if err := s.cfg.initialize(ctx, s.runInit, unproved); err != nil {
 		return fmt.Errorf("initialize: %w", err)
 	}
 	s.cfg.Logger.Info("data directory made", "dir", s.cfg.path(dataName), "took", time.Since(began).Round(time.Millisecond))

@@ -45,10 +45,10 @@ func TestInitializeLeavesNoTrace(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, dataNewName, "mysql"), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Initialize(bounded(t)); err != nil {
+	if err := s.Initialize(bounded(t), false); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Initialize(bounded(t)); !errors.Is(err, ErrInitialized) {
+	if err := s.Initialize(bounded(t), false); !errors.Is(err, ErrInitialized) {
 		t.Fatalf("initialised twice: %v", err)
 	}
 	start(t, s)
@@ -82,13 +82,13 @@ func TestCancelledInitializeIsRedone(t *testing.T) {
 		})
 		cancel()
 	}()
-	if err := s.Initialize(ctx); !errors.Is(err, context.Canceled) {
+	if err := s.Initialize(ctx, false); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	if s.Initialized() {
 		t.Fatal("half a data directory counts as one")
 	}
-	if err := s.Initialize(bounded(t)); err != nil {
+	if err := s.Initialize(bounded(t), false); err != nil {
 		t.Fatal(err)
 	}
 }

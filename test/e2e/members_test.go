@@ -101,7 +101,7 @@ func waitCopy(ctx context.Context, t *testing.T, n *drill.Node) {
 	t.Helper()
 	err := drill.Eventually(ctx, func() error {
 		m, err := n.Self(ctx)
-		if err == nil && m.Copy == nil {
+		if err == nil && (m.Copy == nil || m.Copy.Phase != "copying" && m.Copy.Phase != "applying") {
 			err = fmt.Errorf("node %d gets no copy: %+v", n.ID, m)
 		}
 		return err

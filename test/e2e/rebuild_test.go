@@ -122,6 +122,8 @@ func damagedAgain(t *testing.T, ctx context.Context, c *drill.Cluster, a, b *dri
 	damaged(t, b, loseFiles)
 	restored(t, "a row lost", a, 2)
 	restored(t, "files lost", b, 2)
+	lose(t, b)
+	restored(t, "all data lost, and the log is whole", b, 3)
 }
 
 // gone waits until a folder is removed.
