@@ -39,9 +39,9 @@ node.data_dir. The token comes from 'phxsql token create' on a member; it is exc
 for the cluster's secret, which is written to cluster.secret_file. Without a token the
 file must be there.
 
-The node becomes a learner, gets the data from a follower, catches up, and takes its
-role. It may be stopped at any moment: 'phxsql server' goes on. 'phxsql status' on any
-member shows how far it is.`,
+The node becomes a learner, gets the data, catches up, has them compared with the
+master's, and takes its role. How far it is stands on standard output, and in 'phxsql
+status' on any member. It may be stopped at any moment: 'phxsql server' goes on.`,
 		Example: `  phxsql token create                                  # on a member
   phxsql join --config node.toml --seed db1:3309 --token-file token.txt`,
 		Args: noArgs,
@@ -53,6 +53,13 @@ member shows how far it is.`,
 			if o.prepare {
 				fmt.Fprintf(io.out, "node %d joins when it runs: phxsql server --config %s\n", cfg.Node.ID, o.config)
 				return nil
+			}
+			self := target{config: o.config}
+			if c, err := self.connect(); err == nil { // else the node itself says what is wrong
+				defer c.Close()
+				ctx, cancel := context.WithCancel(cmd.Context())
+				defer cancel()
+				go func() { _ = showProgress(ctx, io.out, c, cfg.Node.ID, o.role) }() // it ends with the node
 			}
 			return serve(cmd.Context(), o.config, cfg, io)
 		},

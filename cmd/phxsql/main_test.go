@@ -334,13 +334,46 @@ func TestCopyIsShown(t *testing.T) {
 	st.Members[2].Copy = &api.Copy{Phase: "applying", Donor: 1, Bytes: 5 << 20}
 	var b strings.Builder
 	renderStatus(&b, st)
+	st.Members[2].Alive, st.Members[2].Heard = false, api.Seconds(4*time.Second)
+	st.Members[1].Copy = &api.Copy{Phase: "executing", Bytes: 1 << 20, Total: 4 << 20, Rate: 1 << 20, Why: "a copy would take longer"}
+	renderStatus(&b, st)
+	st.Members[1].Copy = &api.Copy{Phase: "proving", Rows: 100, RowsTotal: 300, Remaining: api.Seconds(2 * time.Second)}
+	renderStatus(&b, st)
 	for _, want := range []string{
+		"node2: gets the data by executing the log: 1.0 MiB of about 4.0 MiB, 1.0 MiB/s (a copy would take longer)\n",
+		"node2: compares its new data with the master's: 100 of about 300 rows, 2.0s left\n",
 		"node2: copies the data of member 3: 300 MiB of about 573 MiB, 91 MiB/s, 3.0s left\n",
 		"node3: has the data of member 1 (5.0 MiB), and applies the rest of the log\n",
-		"node1 keeps its log (3.0 GiB) for member 2 3\n",
+		"node1 keeps its log (3.0 GiB) for member 2 (its data are being filled), member 3 (not heard of for 4.0s)\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// A node on its way says each step once, with what is in its way, and that it has
+// arrived.
+func TestProgressOfAJoin(t *testing.T) {
+	st := healthy()
+	m := &st.Members[1]
+	for _, c := range []struct {
+		change func()
+		want   progress
+	}{
+		{func() {
+			m.State, m.Problems = api.StateJoining, []api.Problem{{Name: "joining"}, {Name: "member_unreachable", Reason: "node 2 does not answer"}}
+		}, progress{"asks", "node2 (member_unreachable: node 2 does not answer): asks to be taken in", false}},
+		{func() {
+			m.State, m.Role, m.Problems, m.LagTransactions = api.StateStarting, "learner", nil, 7
+			m.Copy = &api.Copy{Phase: "applying", Donor: 1, Bytes: 5 << 20}
+		}, progress{"applying", "node2: has the data of member 1 (5.0 MiB), and applies the rest of the log, lag 7 trx", false}},
+		{func() { m.Copy, m.State, m.LagTransactions = nil, api.StateFollower, 0 }, progress{"follower", "node2: learner, follower", false}},
+		{func() { m.Role = "voter" }, progress{"done", "node2 is a voter of cluster " + st.Cluster + " now: follower", true}},
+	} {
+		c.change()
+		if got := progressOf(st, 2, "voter"); got != c.want {
+			t.Errorf("got %+v, want %+v", got, c.want)
 		}
 	}
 }
@@ -364,7 +397,11 @@ func TestMembers(t *testing.T) {
 			t.Errorf("%s: exit %d, asked %+v, %s", c.args, code, n.asked, errOut)
 		}
 	}
-	code, out, errOut := phxsql(t, "", "member", "list", "--config", cfg)
+	code, out, errOut := phxsql(t, "", "member", "add", "2=db2", "--wait", "--config", cfg)
+	if code != 0 || !strings.HasPrefix(errOut, "node2 is a voter of cluster ") || !strings.HasPrefix(out, "ID  NAME") {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+	code, out, errOut = phxsql(t, "", "member", "list", "--config", cfg)
 	if code != 0 || !strings.HasPrefix(out, "ID  NAME   ROLE   PEER\n1   node1  voter") {
 		t.Errorf("exit %d: %q %s", code, out, errOut)
 	}

@@ -21,19 +21,21 @@ func memberListCommand(io stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the members", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return t.ask(cmd.Context(), output, io.out, func(c *api.Client) (api.MembersResult, error) {
-				st, err := c.Status(cmd.Context())
-				res := api.MembersResult{Cluster: st.Cluster, Members: []api.Member{}}
-				for _, m := range st.Members {
-					res.Members = append(res.Members, api.Member{ID: m.ID, Role: m.Role, Peer: m.PeerAddr, Name: m.Name})
-				}
-				return res, err
-			})
+			return t.ask(cmd.Context(), output, io.out, func(c *api.Client) (api.MembersResult, error) { return listMembers(cmd.Context(), c) })
 		},
 	}
 	t.flags(cmd)
 	outputFlag(cmd, &output)
 	return cmd
+}
+
+func listMembers(ctx context.Context, c *api.Client) (api.MembersResult, error) {
+	st, err := c.Status(ctx)
+	res := api.MembersResult{Cluster: st.Cluster, Members: []api.Member{}}
+	for _, m := range st.Members {
+		res.Members = append(res.Members, api.Member{ID: m.ID, Role: m.Role, Peer: m.PeerAddr, Name: m.Name})
+	}
+	return res, err
 }
 
 // ask carries out a request and prints the membership that it returns.
@@ -64,6 +66,7 @@ func (t *target) ask(_ context.Context, output string, w io.Writer, f func(*api.
 func memberAddCommand(io stdio) *cobra.Command {
 	var t target
 	var output, role string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "add ID=HOST:PORT",
 		Short: "Add a node that runs and belongs to no cluster",
@@ -72,16 +75,22 @@ a learner at once, gets the data by itself, and takes its role when it has caugh
 'phxsql status' shows how far it is. On a machine without the secret use 'phxsql join'.`,
 		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.add(cmd.Context(), output, io.out, args[0], role, "")
+			return t.add(cmd.Context(), output, io, args[0], role, "", wait)
 		},
 	}
 	t.flags(cmd)
 	outputFlag(cmd, &output)
 	cmd.Flags().StringVar(&role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote)")
+	waitFlag(cmd, &wait)
 	return cmd
 }
 
-func (t *target) add(ctx context.Context, output string, w io.Writer, member, role, replace string) error {
+func waitFlag(cmd *cobra.Command, wait *bool) {
+	cmd.Flags().BoolVar(wait, "wait", false, "say how far the new node is, on standard error, and return when it serves in its role")
+}
+
+// add has a node taken in, and waits until it has arrived if that is wanted.
+func (t *target) add(ctx context.Context, output string, io stdio, member, role, replace string, wait bool) error {
 	ms, err := parseMembers(member)
 	if err != nil {
 		return err
@@ -89,14 +98,22 @@ func (t *target) add(ctx context.Context, output string, w io.Writer, member, ro
 	if len(ms) != 1 {
 		return &usageError{"one member is added at a time", "write ID=HOST:PORT"}
 	}
-	return t.ask(ctx, output, w, func(c *api.Client) (api.MembersResult, error) {
-		return c.AddMember(ctx, api.AddRequest{ID: ms[0].ID, Peer: ms[0].Peer, Role: role, Replace: replace})
+	return t.ask(ctx, output, io.out, func(c *api.Client) (api.MembersResult, error) {
+		res, err := c.AddMember(ctx, api.AddRequest{ID: ms[0].ID, Peer: ms[0].Peer, Role: role, Replace: replace})
+		if err != nil || !wait {
+			return res, err
+		}
+		if err := showProgress(ctx, io.err, c, ms[0].ID, role); err != nil {
+			return res, err
+		}
+		return listMembers(ctx, c)
 	})
 }
 
 func memberReplaceCommand(io stdio) *cobra.Command {
 	var t target
 	var output, with, role string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "replace MEMBER --with ID=HOST:PORT",
 		Short: "Replace a member, dead or alive, by a new node",
@@ -108,13 +125,14 @@ old one in one step, so that the number of voters never changes.`,
 			if with == "" {
 				return &usageError{"the new node is not named", "--with ID=HOST:PORT"}
 			}
-			return t.add(cmd.Context(), output, io.out, with, role, args[0])
+			return t.add(cmd.Context(), output, io, with, role, args[0], wait)
 		},
 	}
 	t.flags(cmd)
 	outputFlag(cmd, &output)
 	cmd.Flags().StringVar(&with, "with", "", "the new node, ID=HOST:PORT of its peer port")
 	cmd.Flags().StringVar(&role, "role", "voter", "voter, witness or learner")
+	waitFlag(cmd, &wait)
 	return cmd
 }
 

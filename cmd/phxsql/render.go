@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/paxos"
 )
 
 // isWell reports that nothing has a problem.
@@ -41,10 +42,31 @@ func renderStatus(w io.Writer, st api.Status) {
 	}
 	for _, m := range st.Members {
 		if m.ID == st.Self && len(m.Log.HeldBy) > 0 {
-			fmt.Fprintf(w, "\n%s keeps its log (%s) for member %s\n", memberName(m), sizeText(m.Log.Bytes), strings.Trim(fmt.Sprint(m.Log.HeldBy), "[]"))
+			fmt.Fprintf(w, "\n%s keeps its log (%s) for %s\n", memberName(m), sizeText(m.Log.Bytes), heldFor(st, m.Log.HeldBy))
 		}
 	}
 	renderProblems(w, st)
+}
+
+// heldFor names the members that a log is kept for, each with the reason.
+func heldFor(st api.Status, ids []paxos.NodeID) string {
+	var list []string
+	for _, id := range ids {
+		text := fmt.Sprintf("member %d", id)
+		for _, m := range st.Members {
+			switch {
+			case m.ID != id:
+			case !m.Alive:
+				text += " (not heard of for " + heard(m) + ")"
+			case m.Copy != nil:
+				text += " (its data are being filled)"
+			case m.LagTransactions > 0:
+				text += fmt.Sprintf(" (%d transactions behind)", m.LagTransactions)
+			}
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, ", ")
 }
 
 func headline(st api.Status) string {
@@ -149,14 +171,34 @@ func orDash(s string) string {
 
 // copyLine is how far a copy of the data has come.
 func copyLine(c api.Copy) string {
+	if c.Phase == "proving" {
+		return fmt.Sprintf("compares its new data with the master's: %d of about %d rows", c.Rows, c.RowsTotal) + timeLeft(c)
+	}
+	if c.Phase == "executing" {
+		s := fmt.Sprintf("gets the data by executing the log: %s of about %s", sizeText(c.Bytes), sizeText(c.Total))
+		if c.Rate > 0 {
+			s += ", " + sizeText(c.Rate) + "/s"
+		}
+		return s + timeLeft(c) + whyText(c)
+	}
 	if c.Phase != "copying" {
 		return fmt.Sprintf("has the data of member %d (%s), and applies the rest of the log", c.Donor, sizeText(c.Bytes))
 	}
-	s := fmt.Sprintf("copies the data of member %d: %s of about %s, %s/s", c.Donor, sizeText(c.Bytes), sizeText(c.Total), sizeText(c.Rate))
-	if c.Remaining > 0 {
-		s += ", " + shortTime(time.Duration(c.Remaining)) + " left"
+	return fmt.Sprintf("copies the data of member %d: %s of about %s, %s/s", c.Donor, sizeText(c.Bytes), sizeText(c.Total), sizeText(c.Rate)) + timeLeft(c) + whyText(c)
+}
+
+func whyText(c api.Copy) string {
+	if c.Why == "" {
+		return ""
 	}
-	return s
+	return " (" + c.Why + ")"
+}
+
+func timeLeft(c api.Copy) string {
+	if c.Remaining <= 0 {
+		return ""
+	}
+	return ", " + shortTime(time.Duration(c.Remaining)) + " left"
 }
 
 // sizeText writes a number of bytes with as many digits as are worth reading.
