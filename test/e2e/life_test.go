@@ -67,7 +67,7 @@ func awaitMembers(t *testing.T, c *drill.Cluster, want string) {
 func copied(t *testing.T, n *drill.Node) {
 	t.Helper()
 	b, err := os.ReadFile(n.Log())
-	if err != nil || !strings.Contains(string(b), "node is restored") {
+	if err != nil || !strings.Contains(string(b), "copy complete") || !strings.Contains(string(b), "node is restored") {
 		t.Errorf("node %d did not get a copy: %v\n%s", n.ID, err, b)
 	}
 }
@@ -146,7 +146,8 @@ func TestTheLifeOfACluster(t *testing.T) {
 	judge(t, c, w)
 }
 
-// TestTwoWithDataAndAWitness survive the loss of the master, and of the witness.
+// TestTwoWithDataAndAWitness survive the loss of each of the three: of the master, of the
+// witness, and of the other one, which is the master by then.
 func TestTwoWithDataAndAWitness(t *testing.T) {
 	c := start(t, drill.Options{Nodes: 2})
 	w := load(t, c)
@@ -158,7 +159,7 @@ func TestTwoWithDataAndAWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []*drill.Node{master, witness} {
+	for _, n := range []*drill.Node{master, witness, other(c, master, witness)} {
 		began := time.Now()
 		if err := n.KillAll(); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,9 @@ import (
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
+// pauseLimit is far more than a failover takes, on a machine that does nothing else.
+const pauseLimit = time.Minute
+
 // nomads write through the read-write ports of whoever is a member: no node is there
 // for the whole life of the cluster.
 type nomads struct {
@@ -27,6 +30,7 @@ type nomads struct {
 	acked []int64
 	last  time.Time
 	pause time.Duration // the longest time without an acknowledgement since mark
+	worst time.Duration // and of all marks
 	errs  map[string]int
 }
 
@@ -116,6 +120,10 @@ func (n *nomads) mark(what string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.t.Logf("%s: %v without an acknowledgement at most, %d writes so far", what, n.pause.Round(time.Millisecond), len(n.acked))
+	if n.pause > pauseLimit {
+		n.t.Errorf("%s: %v without an acknowledgement", what, n.pause)
+	}
+	n.worst = max(n.worst, n.pause)
 	n.pause, n.errs = 0, map[string]int{}
 }
 
@@ -124,6 +132,7 @@ func (n *nomads) judge() {
 	n.t.Helper()
 	n.stop()
 	n.wg.Wait()
+	n.t.Logf("the longest time without an acknowledgement was %v; %d writes", n.worst.Round(time.Millisecond), len(n.acked))
 	ctx := limit(n.t, 2*time.Minute)
 	if err := n.c.WaitHealthy(ctx); err != nil {
 		n.t.Fatal(err)
