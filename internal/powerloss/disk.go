@@ -7,6 +7,8 @@ import (
 	"log"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +17,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
+
+// fuseDevice is how disks talk to the kernel.
+const fuseDevice = "/dev/fuse"
 
 // fsName is what mounts of this package are called in the system's table.
 const fsName = "powerloss"
@@ -67,17 +72,42 @@ func Mount(opt Options) (*Disk, error) {
 // mount makes the disk visible.
 func (d *Disk) mount() error {
 	d.dirs, d.frozen, d.cutting = map[uint64][]fuse.DirEntry{}, false, false
+	// No child may inherit the device: when this process died, the disk would hang
+	// instead of failing, and with it whoever uses it, beyond the reach of SIGKILL.
+	syscall.ForkLock.RLock()
 	s, err := fuse.NewServer(&device{fuse.NewDefaultRawFileSystem(), d}, d.opt.Dir, &fuse.MountOptions{
 		DirectMountStrict: true, FsName: fsName, Name: fsName, MaxWrite: 1 << 20, MaxBackground: 512,
 		DisableXAttrs: true, DisableReadDirPlus: true, Logger: log.New(io.Discard, "", 0),
 	})
+	cerr := closeOnExec()
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return fmt.Errorf("mount disk at %s: %w (hint: root and /dev/fuse are needed)", d.opt.Dir, err)
 	}
 	go s.Serve()
 	d.server = s
-	if err := s.WaitMount(); err != nil {
+	if err := errors.Join(cerr, s.WaitMount()); err != nil {
 		return errors.Join(fmt.Errorf("mount disk at %s: %w", d.opt.Dir, err), d.unmount())
+	}
+	return nil
+}
+
+// closeOnExec keeps the descriptors of all disks of this process from its children. The
+// library opens them without that, and does not tell them.
+func closeOnExec() error {
+	const dir = "/proc/self/fd"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("find descriptors of disks: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && to == fuseDevice {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return nil
 }
@@ -150,7 +180,7 @@ func (d *Disk) Close() error {
 
 // Possible reports why disks cannot be made here, or nil.
 func Possible() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	f, err := os.OpenFile(fuseDevice, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("open /dev/fuse: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
@@ -374,5 +375,19 @@ func TestTheLogOnADiskThatLosesPower(t *testing.T) {
 		try(t, d.Cut(rand.New(rand.NewPCG(seed, 2))))
 		<-ended
 		_ = l.Close() // its files are gone
+	}
+}
+
+// A child that had the device would keep the disk of a process that died from failing:
+// whoever waits for it could not even be killed.
+func TestChildrenDoNotHoldTheDisk(t *testing.T) {
+	disk(t, false)
+	cmd := exec.Command("sh", "-c", "ls -l /proc/$$/fd")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if bytes.Contains(out, []byte(fuseDevice)) {
+		t.Errorf("a child holds the device:\n%s", out)
 	}
 }
