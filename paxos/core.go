@@ -154,6 +154,7 @@ type Core struct {
 	cfg      Config
 	now      Time
 	eff      Effects
+	taken    Effects // what Take has returned
 	able     bool
 	lag      time.Duration // Event.Delay of the candidacy
 	tickedAt Time          // the newest tick
@@ -308,7 +309,8 @@ func (c *Core) receive(m *Message) {
 
 // Take returns the effects since the last Take. Messages to members that lag
 // behind what is proposed are made here, so that one message carries all that a
-// batch of events brought.
+// batch of events brought. Records, Free and Chosen are valid until the next Take, which
+// uses their memory again; what they refer to may be kept.
 func (c *Core) Take() Effects {
 	if c.phase == leading {
 		c.replicate(false)
@@ -321,9 +323,28 @@ func (c *Core) Take() Effects {
 	}
 	c.eff.Lazy = len(c.eff.Vows) == 0
 	e := c.eff
-	c.eff = Effects{}
+	c.eff = c.taken.again()
+	c.taken = Effects{Records: e.Records, Free: e.Free, Chosen: e.Chosen}
 	c.trim()
 	return e
+}
+
+// again returns empty effects in the memory of those that were carried out. Vows are
+// kept by who carries them out.
+func (e *Effects) again() Effects {
+	return Effects{Records: again(e.Records), Free: again(e.Free), Chosen: again(e.Chosen)}
+}
+
+// maxAgain limits the elements of memory that is used again: a burst must not be kept.
+const maxAgain = 1024
+
+// again returns an empty slice in the memory of one whose elements are done with.
+func again[E any](s []E) []E {
+	clear(s)
+	if cap(s) > maxAgain {
+		return nil
+	}
+	return s[:0]
 }
 
 func (c *Core) recordChosen() {

@@ -2,11 +2,14 @@ package host
 
 import (
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 	"github.com/phxsql/phxsql/vfs"
+	"github.com/phxsql/phxsql/wal"
 )
 
 // TestAFullDiskRefusesProposalsAndRecovers fills the disk of the leader: proposals are
@@ -75,6 +78,64 @@ func TestAFullDiskRefusesProposalsAndRecovers(t *testing.T) {
 	}
 	next := waitLeader(t, nodes...)
 	if propose(t, next, 0, 10) != 10 {
+		t.Error("proposals are not chosen after the disk has room again")
+	}
+}
+
+// slowLog is a log whose syncs wait for a verdict once it is armed.
+type slowLog struct {
+	*wal.Log
+	armed   atomic.Bool
+	verdict chan error
+}
+
+func (l *slowLog) Sync() (wal.LSN, error) {
+	if l.armed.Load() {
+		if err := <-l.verdict; err != nil {
+			return l.Durable(), err
+		}
+	}
+	return l.Log.Sync()
+}
+
+// TestAProposerInAFullQueueHearsOfAFullDisk: the disk may be found full after the
+// proposer began to wait for the queue, which then does not shrink any more.
+func TestAProposerInAFullQueueHearsOfAFullDisk(t *testing.T) {
+	slow := &slowLog{verdict: make(chan error)}
+	h, list := alone(t, 1, 0, func(l *wal.Log) Log { slow.Log = l; return slow })
+	g := list[0].group
+	slow.armed.Store(true)
+	value := make([]byte, 1<<20)
+	refused := make(chan error, 1)
+	go func() {
+		for {
+			if err := g.ProposeHere(value, func(paxos.Instance, error) {}); err != nil {
+				refused <- err
+				return
+			}
+		}
+	}()
+	queued := func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.queue.bytes >= maxQueued
+	}
+	for deadline := time.Now().Add(90 * time.Second); !queued(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the queue does not fill")
+		}
+	}
+	slow.verdict <- wal.ErrNoSpace
+	if err := <-refused; !errors.Is(err, ErrDiskFull) {
+		t.Fatalf("the proposer who waited got %v", err)
+	}
+	close(slow.verdict) // the sync is tried again, and succeeds
+	for deadline := time.Now().Add(90 * time.Second); h.DiskFull(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the log does not notice the room")
+		}
+	}
+	if propose(t, list[0], 0, 10) != 10 {
 		t.Error("proposals are not chosen after the disk has room again")
 	}
 }

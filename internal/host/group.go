@@ -17,11 +17,6 @@ import (
 // the limit Propose blocks.
 const maxQueued = 32 << 20
 
-type proposal struct {
-	data []byte
-	done replica.Done
-}
-
 // Group is one running member. Its methods may be called from any goroutine,
 // except that a Done callback must not call Propose, Close or anything that waits.
 type Group struct {
@@ -34,6 +29,7 @@ type Group struct {
 	turning sync.Mutex   // held during a turn
 	over    bool         // no more turns; guarded by turning
 	kept    int64        // this group's part of Host.memory; guarded by turning
+	batch   []proposal   // of the turn; guarded by turning
 	work    atomic.Bool  // something came in after the last turn had begun
 	owes    atomic.Bool  // a sync of the log lets this group go on
 	due     atomic.Int64 // when the next tick is
@@ -43,8 +39,7 @@ type Group struct {
 	urgent   []paxos.Message
 	commands []paxos.Event
 	looks    []func(*paxos.Core)
-	queue    []proposal
-	queued   int64
+	queue    proposals
 	ticked   bool
 	closed   bool
 	leads    bool // Propose is welcome
@@ -135,7 +130,7 @@ func (g *Group) Propose(data []byte, done func(paxos.Instance, error)) error {
 	if len(data) > paxos.MaxEntryData {
 		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
 	}
-	err := g.enqueue(proposal{data, done})
+	err := g.enqueue(proposal{data, done}, true)
 	if err == nil {
 		g.wake()
 	}
@@ -149,10 +144,7 @@ func (g *Group) ProposeHere(data []byte, done func(paxos.Instance, error)) error
 	if len(data) > paxos.MaxEntryData {
 		return fmt.Errorf("propose %d bytes: the limit is %d; split the value", len(data), paxos.MaxEntryData)
 	}
-	if g.host.DiskFull() {
-		return ErrDiskFull
-	}
-	if err := g.enqueue(proposal{data, done}); err != nil {
+	if err := g.enqueue(proposal{data, done}, false); err != nil {
 		return err
 	}
 	// Others who are ready to propose do so first: the turn then carries all
@@ -162,10 +154,13 @@ func (g *Group) ProposeHere(data []byte, done func(paxos.Instance, error)) error
 	return nil
 }
 
-func (g *Group) enqueue(p proposal) error {
+// enqueue waits while the queue is full; for room on a disk that is full only if it is
+// to be patient.
+func (g *Group) enqueue(p proposal, patient bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.leads && !g.closed && g.queued >= maxQueued {
+	refused := func() bool { return !patient && g.host.DiskFull() }
+	for g.leads && !g.closed && g.queue.bytes >= maxQueued && !refused() {
 		g.room.Wait()
 	}
 	switch {
@@ -173,9 +168,10 @@ func (g *Group) enqueue(p proposal) error {
 		return ErrClosed
 	case !g.leads:
 		return ErrNotLeader
+	case refused():
+		return ErrDiskFull
 	}
-	g.queue = append(g.queue, p)
-	g.queued += int64(len(p.data)) + 64
+	g.queue.put(p)
 	return nil
 }
 
@@ -340,35 +336,29 @@ const (
 // whether some are left. While the disk is full they stay in the queue, and proposers
 // wait when that is full too: else the log would collect in memory what it cannot write.
 func (g *Group) stepProposals(now paxos.Time) bool {
-	if g.host.DiskFull() {
+	if g.host.DiskFull() || !g.rep.Room() {
 		return false
 	}
-	bytes := 0
-	for range maxTurn {
-		if bytes >= maxTurnBytes {
-			return true
-		}
-		if !g.rep.Room() {
-			return false
-		}
-		g.mu.Lock()
-		if len(g.queue) == 0 {
-			g.mu.Unlock()
-			return false
-		}
-		p := g.queue[0]
-		g.queue[0] = proposal{}
-		g.queue = g.queue[1:]
-		before := g.queued
-		g.queued -= int64(len(p.data)) + 64
-		bytes += len(p.data)
-		if before >= maxQueued && g.queued < maxQueued {
-			g.room.Broadcast()
-		}
-		g.mu.Unlock()
-		g.rep.Propose(now, p.data, p.done)
+	g.mu.Lock()
+	before := g.queue.bytes
+	batch, more := g.queue.take(g.batch[:0], maxTurn, maxTurnBytes)
+	if before >= maxQueued && g.queue.bytes < maxQueued {
+		g.room.Broadcast()
 	}
-	return true
+	g.mu.Unlock()
+	for i := range batch {
+		if !g.rep.Room() {
+			g.mu.Lock()
+			g.queue.putBack(batch[i:])
+			g.mu.Unlock()
+			more = false
+			break
+		}
+		g.rep.Propose(now, batch[i].data, batch[i].done)
+	}
+	clear(batch)
+	g.batch = batch
+	return more
 }
 
 // publish makes visible what a flush has changed. The lease comes first: it must
@@ -397,7 +387,7 @@ func (g *Group) lead(old, v *View) {
 	g.mu.Lock()
 	g.leads = v.Leader == g.cfg.Self
 	if old.Term != v.Term {
-		lost, g.queue, g.queued = g.queue, nil, 0
+		lost = g.queue.drain()
 	}
 	g.room.Broadcast()
 	g.mu.Unlock()
@@ -439,8 +429,7 @@ func (g *Group) end() {
 	g.lease.Store(0)
 	g.mu.Lock()
 	g.closed = true
-	lost := g.queue
-	g.queue = nil
+	lost := g.queue.drain()
 	g.room.Broadcast()
 	g.mu.Unlock()
 	for _, p := range lost {

@@ -223,6 +223,7 @@ func (h *Host) sync() bool {
 		case errors.Is(err, wal.ErrNoSpace):
 			if h.full.CompareAndSwap(false, true) {
 				h.opt.Logger.Error("log waits for room", "error", err, "hint", "free space on the disk of the log; nothing is lost meanwhile")
+				h.refuseAll()
 			}
 			select {
 			case <-h.stop:
@@ -247,6 +248,17 @@ func (h *Host) fail(err error) {
 		}
 		h.wakeAll() // to end
 	}
+}
+
+// refuseAll ends the wait of proposers who do not wait for room on the disk.
+func (h *Host) refuseAll() {
+	h.groups.Range(func(_, v any) bool {
+		g := v.(*Group)
+		g.mu.Lock()
+		g.room.Broadcast()
+		g.mu.Unlock()
+		return true
+	})
 }
 
 func (h *Host) wakeAll() {

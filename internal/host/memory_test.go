@@ -13,14 +13,15 @@ import (
 	"github.com/phxsql/phxsql/wal"
 )
 
-// alone is a host whose groups have one member each, which leads them.
-func alone(t *testing.T, groups int, keep int64) (*Host, []*node) {
+// alone is a host whose groups have one member each, which leads them. Its log may be
+// wrapped.
+func alone(t *testing.T, groups int, keep int64, wrap func(*wal.Log) Log) (*Host, []*node) {
 	t.Helper()
 	l, err := wal.Open(wal.Options{FS: vfs.NewMem(), Dir: "/log", SegmentSize: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New(Options{Log: l, Sender: port{net: &network{}, from: 1}, Logger: slog.New(slog.DiscardHandler), KeepBytes: keep})
+	h := New(Options{Log: wrap(l), Sender: port{net: &network{}, from: 1}, Logger: slog.New(slog.DiscardHandler), KeepBytes: keep})
 	t.Cleanup(func() { h.Close(); l.Close() })
 	var list []*node
 	for id := range groups {
@@ -39,6 +40,8 @@ func alone(t *testing.T, groups int, keep int64) (*Host, []*node) {
 	}
 	return h, list
 }
+
+func bare(l *wal.Log) Log { return l }
 
 // fill has values chosen, the i-th of them with bytes of i.
 func fill(t *testing.T, g *Group, count, size int) (through paxos.Instance) {
@@ -65,7 +68,7 @@ func fill(t *testing.T, g *Group, count, size int) (through paxos.Instance) {
 // no more than that together. Whatever is kept, everything can be read.
 func TestGroupsShareTheMemory(t *testing.T) {
 	const size, keep = 20 << 10, 1 << 20
-	h, list := alone(t, 5, keep)
+	h, list := alone(t, 5, keep, bare)
 	ends := make([]paxos.Instance, len(list))
 	ends[0] = fill(t, list[0].group, 45, size) // fits, with the overhead
 	if _, ok := list[0].group.recent.get(ends[0] - 44); !ok {

@@ -81,6 +81,7 @@ type Replica struct {
 	waiters  []waiter // ascending by instance, all of term
 	term     paxos.Ballot
 	out      Output
+	given    Output // by the last Flush
 	buf      []byte
 	recs     []wal.Record
 }
@@ -179,8 +180,10 @@ func (r *Replica) lose() {
 }
 
 // Flush carries out what all steps since the last Flush want. An error is one
-// of the log, and final: what could not be appended is gone from the core.
+// of the log, and final: what could not be appended is gone from the core. Chosen and
+// Told are valid until the next Flush, which uses their memory again; Messages may be kept.
 func (r *Replica) Flush(now paxos.Time) (Output, error) {
+	r.given.Chosen, r.given.Told = again(r.given.Chosen), again(r.given.Told)
 	for {
 		eff := r.core.Take()
 		if eff.Empty() {
@@ -192,10 +195,23 @@ func (r *Replica) Flush(now paxos.Time) (Output, error) {
 	}
 	r.noteTerm()
 	out := r.out
-	r.out = Output{}
+	r.out = Output{Chosen: r.given.Chosen, Told: r.given.Told}
+	r.given = Output{Chosen: out.Chosen, Told: out.Told}
 	out.Leadership = r.core.Leadership()
 	out.Lease = r.core.LeaseEnd()
 	return out, nil
+}
+
+// maxAgain limits the elements of memory that is used again: a burst must not be kept.
+const maxAgain = 1024
+
+// again returns an empty slice in the memory of one whose elements are done with.
+func again[E any](s []E) []E {
+	clear(s)
+	if cap(s) > maxAgain {
+		return nil
+	}
+	return s[:0]
 }
 
 func (r *Replica) carryOut(now paxos.Time, eff *paxos.Effects) error {

@@ -273,7 +273,6 @@ type batch struct {
 	group paxos.Group
 	msgs  []paxos.Message
 	bytes int
-	hint  int // length of the last batch
 }
 
 // read hands on what arrives, until the connection ends.
@@ -323,10 +322,7 @@ func (in *inbound) message(b *batch, f frame) error {
 	if len(b.msgs) > 0 && (b.group != f.group || len(b.msgs) == maxBatch || b.bytes >= maxBatchBytes) {
 		in.flush(b)
 	}
-	if b.msgs == nil {
-		b.group = f.group
-		b.msgs = make([]paxos.Message, 0, min(b.hint+1, maxBatch))
-	}
+	b.group = f.group
 	b.msgs = append(b.msgs, m)
 	b.bytes += f.size
 	return nil
@@ -337,7 +333,8 @@ func (in *inbound) flush(b *batch) {
 		return
 	}
 	in.t.handler.HandleMessages(in.hello.Node, b.group, b.msgs)
-	b.hint, b.msgs, b.bytes = len(b.msgs), nil, 0
+	clear(b.msgs) // lets the entries go
+	b.msgs, b.bytes = b.msgs[:0], 0
 }
 
 // other carries out the frames that are not consensus messages.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ type recorder struct{ ch chan received }
 func newRecorder() *recorder { return &recorder{ch: make(chan received, 1<<16)} }
 
 func (r *recorder) HandleMessages(from paxos.NodeID, group paxos.Group, msgs []paxos.Message) {
-	r.ch <- received{from: from, group: group, msgs: msgs}
+	r.ch <- received{from: from, group: group, msgs: slices.Clone(msgs)}
 }
 
 func (r *recorder) HandleApp(from paxos.NodeID, payload []byte) {

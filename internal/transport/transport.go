@@ -25,8 +25,8 @@ type Peer struct {
 // other and in order; those for different senders at the same time. A handler that
 // blocks stops reading from that sender, which after the idle time gives the connection up.
 type Handler interface {
-	// HandleMessages takes messages of one group that arrived together. The
-	// slice and everything in it belong to the handler.
+	// HandleMessages takes messages of one group that arrived together. What they
+	// refer to belongs to the handler, the slice only until it returns.
 	HandleMessages(from paxos.NodeID, group paxos.Group, msgs []paxos.Message)
 	// HandleApp takes an announcement, which belongs to the handler.
 	HandleApp(from paxos.NodeID, payload []byte)
