@@ -145,8 +145,8 @@ func (a *Agent) unreachable(id paxos.NodeID) api.Problem {
 			continue
 		}
 		p.Reason += ": " + s.LastError
-		if s.Reason == transport.Reason(transport.ErrWrongLog) {
-			p.Name, p.Hint = "wrong_log", lostLogHint
+		if hint, ok := strangerHints[s.Reason]; ok {
+			p.Name, p.Hint = s.Reason, hint
 		}
 	}
 	return p
@@ -168,20 +168,37 @@ func (a *Agent) expelled() bool {
 
 // lostLogHint is what to do about a member that has lost its log. It must not
 // vote with another one: it has forgotten what it promised.
-const lostLogHint = "bring its old data directory back; without it this member cannot take part any more"
+const lostLogHint = "bring its old data directory back, or let a machine with a new node.id take its place: phxsql join --replace"
 
-// refusedFor is how long the refusal of a blank node counts.
+// strangerHints are the reasons for which nodes refuse each other that do not pass by
+// themselves, and what to do about them.
+var strangerHints = map[string]string{
+	transport.Reason(transport.ErrWrongLog):           lostLogHint,
+	transport.Reason(transport.ErrWrongSecret):        "compare cluster.secret_file and the clock on both machines, and stop a node that does not belong here",
+	transport.Reason(transport.ErrWrongCluster):       "a machine of another cluster, or of an older one, has an address of this one: check the addresses, or stop it",
+	transport.Reason(transport.ErrCertificateExpired): "put the clocks of both machines right",
+	transport.Reason(transport.ErrDuplicateNode):      "two machines run with this node.id: stop the one that is a copy, and let it join with an id and a data directory of its own",
+}
+
+// refusedFor is how long a refusal counts.
 const refusedFor = 30 * time.Second
 
-// refused returns why the members of a cluster do not take in this blank node, if
-// any of them said so lately.
-func (a *Agent) refused() (api.Problem, bool) {
+// strangers says which nodes this one has refused lately, or was refused by, without
+// a connection to them of its own that says so.
+func (a *Agent) strangers() []api.Problem {
+	var ps []api.Problem
 	for _, r := range a.transport.Status().Refused {
-		if r.Reason == transport.Reason(transport.ErrWrongLog) && time.Since(r.Last) < refusedFor {
-			return api.Problem{Name: "wrong_log", Reason: r.Error, Hint: lostLogHint}, true
+		hint, ok := strangerHints[r.Reason]
+		if !ok || time.Since(r.Last) > refusedFor {
+			continue
 		}
+		who := "a machine"
+		if r.Node != 0 {
+			who = fmt.Sprintf("node %d", r.Node)
+		}
+		ps = append(ps, api.Problem{Name: r.Reason, Reason: fmt.Sprintf("%s at %s and this node do not talk: %s", who, r.Remote, r.Error), Hint: hint})
 	}
-	return api.Problem{}, false
+	return ps
 }
 
 func (a *Agent) logBytes() int64 { return a.wal.Size() }

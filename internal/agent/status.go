@@ -135,9 +135,7 @@ func (a *Agent) member() api.MemberStatus {
 	if s.view.Lead.Self {
 		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())
 	}
-	if p, ok := a.refused(); ok && !s.view.Member {
-		m.Problems = append([]api.Problem{p}, m.Problems...)
-	}
+	m.Problems = slices.Insert(m.Problems, 0, a.strangers()...)
 	if s.seen.Executed != nil {
 		m.Engine.GTIDExecuted = s.seen.Executed.String()
 	}

@@ -159,7 +159,11 @@ func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 	defer cancel()
 	res, err := s.o.Node.Redeem(ctx, req.Token)
-	s.log.Info("token shown", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyError, err)
+	if err != nil {
+		s.log.Warn("token refused", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyError, err, telemetry.KeyHint, HintOf(err))
+	} else {
+		s.log.Info("token accepted", telemetry.KeyClient, r.RemoteAddr)
+	}
 	s.answer(w, r, res, err)
 }
 

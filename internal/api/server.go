@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,11 +49,11 @@ type Server struct {
 
 // NewServer returns a server that is not serving yet.
 func NewServer(o ServerOptions) *Server {
-	log := o.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	l := o.Logger
+	if l == nil {
+		l = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, log: log.With(telemetry.KeyComponent, "api"), mux: http.NewServeMux()}
+	s := &Server{o: o, log: l.With(telemetry.KeyComponent, "api"), mux: http.NewServeMux()}
 	s.routes()
 	return s
 }
@@ -109,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(&handshakes{log: s.log}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	if s.o.TLS != nil {
