@@ -24,7 +24,8 @@ The rotation goes through the replicated log; the passwords do not: each node ma
 of a number in the log and the cluster's secret. At every moment each agent can log in. A
 member that is down does it when it comes back. It may be interrupted, and repeated.
 
-The accounts are phxsql_agent and phxsql_copy. Those of clients are not touched.`,
+The accounts are phxsql_agent and phxsql_copy, and the one with which a mysqld replicates
+from its agent. Those of clients are not touched.`,
 		Args: noArgs,
 	}, io.out, func(ctx context.Context, c *api.Client, _ []string) (api.RotateResult, error) {
 		return c.RotateAccounts(ctx, api.RotateRequest{By: whoAsks()})

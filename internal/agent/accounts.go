@@ -55,6 +55,7 @@ func (a *Agent) followAccounts(ctx context.Context) {
 	defer t.Stop()
 	var due relay.Setting
 	var forget time.Time
+	source, sourceOf := "", paxos.Instance(0) // the next password of replication, and of which rotation it is
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,11 +69,15 @@ func (a *Agent) followAccounts(ctx context.Context) {
 		}
 		err := error(nil)
 		if v.Instance != due.Instance {
-			if err = a.changeAccounts(ctx, func(ctx context.Context) error { return a.db.Rotate(ctx, a.accountSecret(v.Value)) }); err == nil {
+			if v.Instance != sourceOf {
+				source, sourceOf = rand.Text(), v.Instance
+			}
+			if err = a.changeAccounts(ctx, func(ctx context.Context) error { return a.rotate(ctx, a.accountSecret(v.Value), source) }); err == nil {
 				due, forget = v, time.Now().Add(oldPasswords)
 			}
 		} else if time.Now().After(forget) {
 			if err = a.changeAccounts(ctx, a.db.ForgetOld); err == nil {
+				a.source.ForgetOld()
 				a.settings.accounts.done.Store(uint64(v.Instance))
 				a.log.Info("accounts rotated", telemetry.KeyInstance, uint64(v.Instance))
 			}
@@ -85,6 +90,16 @@ func (a *Agent) followAccounts(ctx context.Context) {
 			a.log.Warn("accounts not rotated yet", telemetry.KeyError, err, telemetry.KeyHint, "it is tried again by itself")
 		}
 	}
+}
+
+// rotate gives the accounts in the server new passwords, and has replication from this
+// agent use a new one. The old ones are still taken.
+func (a *Agent) rotate(ctx context.Context, secret, source string) error {
+	if err := a.db.Rotate(ctx, secret); err != nil {
+		return err
+	}
+	a.source.SetPassword(source)
+	return a.db.renewSource(ctx, source)
 }
 
 // accountSecret is this node's own password for a number from the log.

@@ -16,13 +16,16 @@ import (
 // localServer makes a mysqld.Server what the loop wants of a database.
 type localServer struct {
 	*mysqld.Server
-	source mysqld.Source // the node's own log, served as a binlog
+	source mysqld.Source // the node's own log, served as a binlog; role is held for it
 	uuid   atomic.Pointer[gtid.UUID]
 
 	life  atomic.Pointer[life] // of the server that runs; nil while nobody is to be told of its end
 	owned atomic.Bool          // what is prepared in it is its own
 
 	role sync.Mutex // held while the server's role changes, and while its accounts do
+	// renewal is held while the receiver stands still for a new password, so that
+	// nobody takes that for an end of replication.
+	renewal sync.Mutex
 }
 
 // life is the time of one server process.
@@ -152,6 +155,17 @@ func (d *localServer) MakeReadOnly(ctx context.Context) error {
 	return d.SetReadOnly(ctx, true)
 }
 
+// renewSource has the server replicate with another password; role is held.
+func (d *localServer) renewSource(ctx context.Context, password string) error {
+	d.renewal.Lock()
+	defer d.renewal.Unlock()
+	d.source.Password = password
+	if d.PID() == 0 {
+		return nil
+	}
+	return d.SetSourcePassword(ctx, password)
+}
+
 // Observe asks the server how far it is.
 func (d *localServer) Observe(ctx context.Context) (observation, error) {
 	text, err := d.GTIDExecuted(ctx)
@@ -165,7 +179,9 @@ func (d *localServer) Observe(ctx context.Context) (observation, error) {
 	if o.ReadOnly, err = d.ReadOnly(ctx); err != nil {
 		return o, err
 	}
+	d.renewal.Lock()
 	st, err := d.ReplicaStatus(ctx)
+	d.renewal.Unlock()
 	if err != nil {
 		return o, err
 	}

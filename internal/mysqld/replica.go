@@ -48,6 +48,27 @@ func (s *Server) StartReplica(ctx context.Context, src Source) error {
 	return s.exec(ctx, "start replication", "START REPLICA")
 }
 
+// SetSourcePassword has a replica use another password for its source from now on. Its
+// receiver is stopped for a moment and connects anew, the applier goes on. A server that
+// is no replica needs nothing. However it ends, the receiver runs again if it ran.
+func (s *Server) SetSourcePassword(ctx context.Context, password string) (err error) {
+	st, err := s.ReplicaStatus(ctx)
+	if err != nil || !st.Configured {
+		return err
+	}
+	if st.IOState != "No" {
+		if err := s.exec(ctx, "stop the receiver", "STOP REPLICA IO_THREAD"); err != nil {
+			return err
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gapLimit)
+			defer cancel()
+			err = errors.Join(err, s.exec(ctx, "start the receiver", "START REPLICA IO_THREAD"))
+		}()
+	}
+	return s.exec(ctx, "set the source's password", "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = ?", password)
+}
+
 // StopReplica stops replication; the applier finishes the transactions that it
 // is in. Reset forgets the source and the relay logs too.
 func (s *Server) StopReplica(ctx context.Context, reset bool) error {

@@ -88,8 +88,26 @@ func TestReplicaFollowsAndStops(t *testing.T) {
 	if n := waiting(t, replica); n != 0 {
 		t.Errorf("%d sessions wait on the replica", n)
 	}
+	// Another password for the source, while the replica goes on.
+	if err := source.Rotate(bounded(t), secretA); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.SetSourcePassword(bounded(t), secretA); err != nil {
+		t.Fatal(err)
+	}
+	if err := source.ForgetOld(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	must(t, source, "CREATE TABLE d.u (a INT PRIMARY KEY)")
+	caughtUp(t, source, replica)
+	if got := scan[string](t, replica, "SELECT User_password FROM mysql.slave_master_info"); got != secretA {
+		t.Errorf("the replica has the password %q", got)
+	}
 	if err := replica.StopReplica(bounded(t), true); err != nil {
 		t.Fatal(err)
+	}
+	if err := replica.SetSourcePassword(bounded(t), secretB); err != nil {
+		t.Errorf("a server that is no replica: %v", err)
 	}
 	if st, err := replica.ReplicaStatus(bounded(t)); err != nil || st.Configured {
 		t.Errorf("%+v, %v", st, err)

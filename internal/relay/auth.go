@@ -132,8 +132,9 @@ func parseGreeting(b []byte) ([]byte, error) {
 	return append(nonce, b[fixed:fixed+scrambleSize-part1]...), nil
 }
 
-// accept is the server's side of the handshake. It lets in the one account.
-func (w *wire) accept(version, user, password string, id uint32) error {
+// accept is the server's side of the handshake. It lets in the one account, with any of
+// its passwords.
+func (w *wire) accept(version, user string, passwords []string, id uint32) error {
 	nonce := newNonce()
 	if err := w.write(greeting(version, nonce, id)); err != nil {
 		return err
@@ -155,8 +156,13 @@ func (w *wire) accept(version, user, password string, id uint32) error {
 			return err
 		}
 	}
-	nameOK := subtle.ConstantTimeCompare([]byte(got.user), []byte(user))
-	if subtle.ConstantTimeCompare(got.proof, scramble(password, nonce))&nameOK != 1 || password == "" {
+	known := 0
+	for _, p := range passwords {
+		if p != "" {
+			known |= subtle.ConstantTimeCompare(got.proof, scramble(p, nonce))
+		}
+	}
+	if known&subtle.ConstantTimeCompare([]byte(got.user), []byte(user)) != 1 {
 		_ = w.fail(1045, "28000", "Access denied for user '"+clipText(got.user)+"'")
 		return fmt.Errorf("let in %q: wrong name or password", clipText(got.user))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ func (e *DivergenceError) Error() string {
 
 // SourceOptions says how a Source presents itself.
 type SourceOptions struct {
-	User, Password string // the one account that may replicate
+	User, Password string // the one account that may replicate; see also SetPassword
 
 	// ServerID and ServerUUID are those of the cluster's log: the same
 	// whoever serves it, and not those of any server.
@@ -79,6 +80,9 @@ type Source struct {
 	o       SourceOptions
 	logger  *slog.Logger
 
+	mu        sync.Mutex
+	passwords []string // that are taken, the newest first; at most two
+
 	ids      atomic.Uint32
 	replicas atomic.Int64
 	dumps    atomic.Uint64
@@ -92,7 +96,30 @@ func NewSource(log Log, journal *Journal, o SourceOptions) *Source {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{log: log, journal: journal, o: o, logger: o.Logger}
+	return &Source{log: log, journal: journal, o: o, logger: o.Logger, passwords: []string{o.Password}}
+}
+
+// SetPassword has the source take another password too, and the present one until
+// ForgetOld. A replica that is connected stays.
+func (s *Source) SetPassword(password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.passwords[0] != password {
+		s.passwords = []string{password, s.passwords[0]}
+	}
+}
+
+// ForgetOld has the source take only the newest password.
+func (s *Source) ForgetOld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passwords = s.passwords[:1]
+}
+
+func (s *Source) accepted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.passwords)
 }
 
 // Stats returns what the source has done so far. Through is the newest instance
@@ -143,7 +170,7 @@ func (s *Source) serveConn(ctx context.Context, conn net.Conn) {
 	defer stop()
 	w := newWire(conn, 4096)
 	_ = conn.SetDeadline(time.Now().Add(loginTimeout))
-	if err := w.accept(s.o.ServerVersion, s.o.User, s.o.Password, s.ids.Add(1)); err != nil {
+	if err := w.accept(s.o.ServerVersion, s.o.User, s.accepted(), s.ids.Add(1)); err != nil {
 		s.logger.Warn("replica_refused", "error", err)
 		return
 	}

@@ -282,7 +282,7 @@ func TestSourceRefusesStrangers(t *testing.T) {
 		client, server := net.Pipe()
 		done := make(chan error, 1)
 		go func() {
-			done <- newWire(server, 4096).accept("9.7.4", s.o.User, s.o.Password, 1)
+			done <- newWire(server, 4096).accept("9.7.4", s.o.User, s.accepted(), 1)
 			_ = server.Close()
 		}()
 		var e *ServerError
@@ -294,6 +294,37 @@ func TestSourceRefusesStrangers(t *testing.T) {
 		}
 		_ = client.Close()
 	}
+}
+
+// While its password is changed the source takes two, and each login is by one of them.
+func TestSourceTakesTwoPasswords(t *testing.T) {
+	s := newTestSource(newMemLog(t), SourceOptions{})
+	judge := func(step string, want map[string]bool) {
+		t.Helper()
+		for password, in := range want {
+			client, server := net.Pipe()
+			done := make(chan error, 1)
+			go func() {
+				done <- newWire(server, 4096).accept("9.7.4", s.o.User, s.accepted(), 1)
+				_ = server.Close()
+			}()
+			err := newWire(client, 4096).login("repl", password)
+			if aerr := <-done; (err == nil) != in || (aerr == nil) != in {
+				t.Errorf("%s, password %q: %v, %v", step, password, err, aerr)
+			}
+			_ = client.Close()
+		}
+	}
+	judge("at first", map[string]bool{"secret": true, "two": false})
+	s.SetPassword("two")
+	s.SetPassword("two") // repeated: the old one stays
+	judge("meanwhile", map[string]bool{"secret": true, "two": true, "": false})
+	s.ForgetOld()
+	s.ForgetOld()
+	judge("afterwards", map[string]bool{"secret": false, "two": true})
+	s.SetPassword("three")
+	s.SetPassword("four") // two rotations without an end between them
+	judge("again", map[string]bool{"two": false, "three": true, "four": true})
 }
 
 func TestHeartbeatPeriod(t *testing.T) {

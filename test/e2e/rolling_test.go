@@ -3,18 +3,23 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/drill"
+	"github.com/phxsql/phxsql/paxos"
 )
 
 // TestTheWholeClusterIsRestartedUnderLoad restarts all nodes by one command while clients
@@ -69,12 +74,13 @@ func TestTheWholeClusterIsRestartedUnderLoad(t *testing.T) {
 	}
 }
 
-// rotateAccounts rotates the agents' accounts and kills a node in the middle of it. All
-// nodes have new passwords in the end, and these stand in no log.
+// rotateAccounts rotates the agents' accounts twice: a node is killed in the middle of the
+// first rotation and is down during the second. All nodes have new passwords in the end,
+// replication has, and what is secret stands nowhere that others look at.
 func rotateAccounts(t *testing.T, c *drill.Cluster) {
 	t.Helper()
 	ctx := limit(t, 2*time.Minute)
-	old := agentSecrets(t, c)
+	old, oldSource := agentSecrets(t, c), sourceSecrets(t, c)
 	m, err := c.Master(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -83,14 +89,11 @@ func rotateAccounts(t *testing.T, c *drill.Cluster) {
 	if victim == m {
 		victim = c.Nodes[1]
 	}
-	type outcome struct {
-		text string
-		err  error
-	}
-	done := make(chan outcome, 1)
+	done := make(chan error, 1)
 	go func() {
 		out, err := c.Run(ctx, "accounts", "rotate")
-		done <- outcome{out, err}
+		t.Logf("accounts rotate: %s", out)
+		done <- err
 	}()
 	if err := drill.Eventually(ctx, func() error {
 		if agentSecrets(t, c)[victim.ID] == old[victim.ID] {
@@ -103,43 +106,65 @@ func rotateAccounts(t *testing.T, c *drill.Cluster) {
 	if err := victim.KillAll(); err != nil {
 		t.Fatal(err)
 	}
-	if err := victim.Start(); err != nil {
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	o := <-done
-	t.Logf("accounts rotate: %s", o.text)
-	if o.err != nil {
-		t.Fatal(o.err)
+	between := agentSecrets(t, c)
+	out, err := c.Run(ctx, "accounts", "rotate")
+	t.Logf("accounts rotate: %s", out)
+	if err != nil || !strings.Contains(out, fmt.Sprint(victim.ID)) {
+		t.Errorf("a rotation without node %d: %q, %v", victim.ID, out, err)
+	}
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
 	}
 	if err := drill.Eventually(ctx, func() error { return rotatedEverywhere(ctx, c) }); err != nil {
 		t.Fatal(err)
 	}
-	for id, secret := range agentSecrets(t, c) {
+	if err := c.WaitServing(ctx); err != nil {
+		t.Fatal(err)
+	}
+	now, nowSource := agentSecrets(t, c), sourceSecrets(t, c)
+	secrets := []string{c.Password, clusterSecret(t, c)}
+	for id, secret := range now {
 		n := c.Nodes[id-1]
-		if secret == old[id] {
-			t.Errorf("node %d has the old password", id)
-		}
 		if err := logIn(ctx, n, secret); err != nil {
 			t.Errorf("node %d: %v", id, err)
 		}
-		if err := logIn(ctx, n, old[id]); err == nil {
-			t.Errorf("node %d still takes the old password", id)
+		for _, o := range []string{old[id], between[id]} {
+			if o == secret {
+				t.Errorf("node %d has an old password", id)
+			} else if err := logIn(ctx, n, o); err == nil {
+				t.Errorf("node %d still takes an old password", id)
+			}
+			secrets = append(secrets, o)
 		}
-		for _, o := range c.Nodes {
-			tellsNot(t, o.Log(), secret, old[id])
-			tellsNot(t, filepath.Join(o.Dir(), "log"), secret, old[id])
-		}
+		secrets = append(secrets, secret)
 	}
+	for id, secret := range nowSource {
+		if oldSource[id] == secret {
+			t.Errorf("node %d replicates with the old password", id)
+		}
+		secrets = append(secrets, secret, oldSource[id])
+	}
+	keptSecret(t, c, secrets)
 }
 
+// rotatedEverywhere says who has not carried out the newest rotation.
 func rotatedEverywhere(ctx context.Context, c *drill.Cluster) error {
+	newest := paxos.Instance(0)
+	var by []paxos.Instance
 	for _, n := range c.Nodes {
 		m, err := n.Self(ctx)
 		if err != nil {
 			return err
 		}
-		if m.AccountsAt == 0 {
-			return fmt.Errorf("node %d has not rotated its accounts", n.ID)
+		newest = max(newest, m.AccountsAt)
+		by = append(by, m.AccountsAt)
+	}
+	for i, at := range by {
+		if at == 0 || at < newest {
+			return fmt.Errorf("node %d has carried out the rotation at %d, not that at %d", c.Nodes[i].ID, at, newest)
 		}
 	}
 	return nil
@@ -158,8 +183,46 @@ func agentSecrets(t *testing.T, c *drill.Cluster) map[int]string {
 	return by
 }
 
+// sourceSecrets are the passwords with which the nodes that are replicas replicate.
+func sourceSecrets(t *testing.T, c *drill.Cluster) map[int]string {
+	t.Helper()
+	by := map[int]string{}
+	for _, n := range c.Nodes {
+		db, err := sql.Open("mysql", agentDSN(n, agentSecrets(t, c)[n.ID]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var password string
+		err = db.QueryRowContext(limit(t, time.Minute), "SELECT User_password FROM mysql.slave_master_info").Scan(&password)
+		db.Close()
+		switch {
+		case err == nil && password != "":
+			by[n.ID] = password
+		case !errors.Is(err, sql.ErrNoRows):
+			t.Errorf("node %d replicates with the password %q, %v", n.ID, password, err)
+		}
+	}
+	if len(by) == 0 {
+		t.Error("no node replicates")
+	}
+	return by
+}
+
+func clusterSecret(t *testing.T, c *drill.Cluster) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(c.Nodes[0].Config()), "cluster.secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func agentDSN(n *drill.Node, password string) string {
+	return "phxsql_agent:" + password + "@unix(" + filepath.Join(n.Dir(), "mysqld", "mysqld.sock") + ")/"
+}
+
 func logIn(ctx context.Context, n *drill.Node, password string) error {
-	db, err := sql.Open("mysql", "phxsql_agent:"+password+"@unix("+filepath.Join(n.Dir(), "mysqld", "mysqld.sock")+")/")
+	db, err := sql.Open("mysql", agentDSN(n, password))
 	if err != nil {
 		return err
 	}
@@ -167,24 +230,105 @@ func logIn(ctx context.Context, n *drill.Node, password string) error {
 	return db.PingContext(ctx)
 }
 
-// tellsNot looks for secrets in a file, or in all files of a folder.
-func tellsNot(t *testing.T, path string, secrets ...string) {
+// keptSecret looks for secrets wherever somebody could read them who may not know them:
+// in the process list, in what commands and the API print, and in every file of the
+// nodes but those that exist to hold them. The server's own data hold the password of
+// replication, as MySQL has it; only its owner may read them.
+func keptSecret(t *testing.T, c *drill.Cluster, secrets []string) {
 	t.Helper()
-	err := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(p)
+	ctx := limit(t, 2*time.Minute)
+	look := func(where string, text []byte) {
 		for _, s := range secrets {
-			if bytes.Contains(b, []byte(s)) {
-				t.Errorf("%s tells a password", p)
+			if len(s) < 16 {
+				t.Fatalf("%q is no secret", s)
+			}
+			if bytes.Contains(text, []byte(s)) {
+				t.Errorf("%s tells a secret", where)
 			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
 	}
+	for _, args := range []string{
+		"status", "status -o json", "config show", "config show -o json", "config history -o json", "log dump -o json",
+		"events -o json", "why", "member list -o json",
+	} {
+		out, err := c.Run(ctx, strings.Fields(args)...)
+		if err != nil || out == "" {
+			t.Errorf("phxsql %s: %q, %v", args, out, err)
+		}
+		look("phxsql "+args, []byte(out))
+	}
+	for _, n := range c.Nodes {
+		look("the metrics", metrics(t, n))
+		files := 0
+		err := filepath.WalkDir(n.Dir(), func(path string, d fs.DirEntry, err error) error {
+			rel, _ := filepath.Rel(n.Dir(), path)
+			switch {
+			case err != nil && errors.Is(err, fs.ErrNotExist):
+				return nil // it went meanwhile
+			case err != nil:
+				return err
+			case rel == filepath.Join("mysqld", "data"):
+				return fs.SkipDir
+			case !d.Type().IsRegular():
+				return nil
+			}
+			fi, err := d.Info()
+			if err != nil {
+				return nil // the same
+			}
+			if slices.Contains(secretFiles, rel) {
+				if fi.Mode().Perm() != 0o600 {
+					t.Errorf("%s has mode %v", path, fi.Mode())
+				}
+				return nil
+			}
+			files++
+			b, err := os.ReadFile(path)
+			if err == nil {
+				look(path, b)
+			}
+			return nil
+		})
+		if err != nil || files < 5 {
+			t.Errorf("only %d files of node %d were looked at: %v", files, n.ID, err)
+		}
+		b, err := os.ReadFile(n.Log())
+		if err != nil {
+			t.Error(err)
+		}
+		look(n.Log(), b)
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(procs) == 0 {
+		t.Errorf("no processes: %v", err)
+	}
+	for _, p := range procs {
+		for _, name := range []string{p, filepath.Join(filepath.Dir(p), "environ")} {
+			if b, err := os.ReadFile(name); err == nil {
+				look(name, b)
+			}
+		}
+	}
+}
+
+// secretFiles are those of a node that hold a secret, for its owner only.
+var secretFiles = []string{filepath.Join("mysqld", "agent.secret"), filepath.Join("mysqld", "accounts.sql")}
+
+// metrics reads what everybody may read.
+func metrics(t *testing.T, n *drill.Node) []byte {
+	t.Helper()
+	h := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer h.CloseIdleConnections()
+	resp, err := h.Get("https://" + n.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Contains(b, []byte("phxsql_certificate_expiry_timestamp_seconds")) {
+		t.Errorf("metrics of node %d: %v\n%s", n.ID, err, b)
+	}
+	return b
 }
 
 func boots(t *testing.T, c *drill.Cluster) map[int]string {
