@@ -57,8 +57,8 @@ type pass struct {
 	res      api.AuditResult
 	nodes    map[paxos.NodeID]bool
 	tables   []audit.Table
-	next     int           // the table that is cut into pieces
-	after    []audit.Value // where in it; nil: its beginning
+	next     int          // the table that is cut into pieces
+	from     audit.Cursor // where in it
 	found    map[paxos.NodeID]*audit.Verdict
 	failures int
 	only     paxos.NodeID // the one member whose new data are compared; 0: all members with proved ones
@@ -224,7 +224,8 @@ func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error
 	size := 0
 	for p.next < len(p.tables) && len(pieces) < room && size < audit.MaxRound/2 {
 		t := p.tables[p.next]
-		piece, ok, why, err := audit.Next(ctx, session, t, p.after)
+		p.from.Table = t
+		piece, ok, why, err := audit.Next(ctx, session, p.from)
 		if err != nil {
 			return nil, err
 		}
@@ -235,8 +236,8 @@ func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error
 			pieces = append(pieces, piece)
 			size += len(piece.String()) + 200
 		}
-		if p.after = piece.Through; !ok || piece.Through == nil {
-			p.next, p.after = p.next+1, nil
+		if p.from = (audit.Cursor{Table: t, Key: piece.Key, After: piece.Through}); !ok || piece.Through == nil {
+			p.next, p.from = p.next+1, audit.Cursor{}
 		}
 	}
 	return pieces, nil

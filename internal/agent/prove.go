@@ -40,6 +40,8 @@ const (
 	proveFailures = 3
 	// proveBackoff is how long after a round that failed the next one is asked for.
 	proveBackoff = 2 * time.Second
+	// giveWayAgain is how long after a switchover that failed the next one is tried.
+	giveWayAgain = 10 * time.Second
 	// After so many copies in a row that differ, each further one waits: for
 	// refusedPause first, then twice as long each time, up to refusedMost.
 	refusedFree  = 2
@@ -101,7 +103,8 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 		return ans, nil
 	}
 	if p.next < len(p.tables) {
-		ans.Next = &audit.Cursor{Table: p.tables[p.next], After: p.after}
+		p.from.Table = p.tables[p.next]
+		ans.Next = &p.from
 	} else if a.audits.undecided.Load() {
 		a.audits.soon.Store(true) // with one more who knows
 	}
@@ -111,9 +114,9 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 // goOn begins a pass at a place. A table that is gone meanwhile is passed over.
 func (p *pass) goOn(from audit.Cursor) {
 	next, found := slices.BinarySearchFunc(p.tables, from.Table, audit.Table.Compare)
-	p.next, p.after = next, nil
+	p.next, p.from = next, audit.Cursor{}
 	if found {
-		p.after = from.After
+		p.from = from
 	}
 }
 
@@ -213,7 +216,9 @@ func (a *Agent) pursueProof(ctx context.Context) {
 		switch {
 		case s == nil || !s.unproved:
 		case s.state() == api.StateMaster:
-			a.giveWay(ctx, s)
+			if a.giveWay(ctx, s) != nil {
+				pause = giveWayAgain
+			}
 		case s.followed && s.view.Restore.Need == cluster.NeedNothing && !s.view.Restore.Ready:
 			more, err := a.proveStep(ctx, s.data)
 			a.proofWaits(err)
@@ -229,12 +234,16 @@ func (a *Agent) pursueProof(ctx context.Context) {
 
 // giveWay lets a member take over whose data are proved, if there is one: then this
 // node's can be compared with it.
-func (a *Agent) giveWay(ctx context.Context, s *snapshot) {
-	if to := s.view.Proved(); to != 0 && s.view.Switch == nil {
-		if err := a.loop.requestSwitchover(ctx, to, switchLimit); err != nil {
-			a.log.Info("mastership not given away", telemetry.KeyTo, uint64(to), telemetry.KeyError, err)
-		}
+func (a *Agent) giveWay(ctx context.Context, s *snapshot) error {
+	to := s.view.Proved()
+	if to == 0 || s.view.Switch != nil {
+		return nil
 	}
+	err := a.loop.requestSwitchover(ctx, to, switchLimit)
+	if err != nil {
+		a.log.Info("mastership not given away", telemetry.KeyTo, uint64(to), telemetry.KeyError, err)
+	}
+	return err
 }
 
 // proofWaits tells why new data are not being compared; nil: they are.

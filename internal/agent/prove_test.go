@@ -69,8 +69,8 @@ func TestPassGoesOn(t *testing.T) {
 		keep bool
 	}{"a": {0, true}, "b": {1, false}, "c": {1, true}, "d": {2, false}} {
 		p.goOn(audit.Cursor{Table: table(name), After: after})
-		if p.next != want.next || (p.after != nil) != want.keep {
-			t.Errorf("%s: table %d, after %v", name, p.next, p.after)
+		if p.next != want.next || (p.from.After != nil) != want.keep {
+			t.Errorf("%s: table %d, from %v", name, p.next, p.from)
 		}
 	}
 }

@@ -62,7 +62,8 @@ type Value struct {
 // before its first row.
 type Cursor struct {
 	Table
-	After []Value `json:"after,omitempty"`
+	Key   []string `json:"key,omitempty"` // the columns of After, in order
+	After []Value  `json:"after,omitempty"`
 }
 
 // Piece is a part of a table: the rows whose key is above After and not above

@@ -159,3 +159,27 @@ func TestBoundsCutBetweenRows(t *testing.T) {
 		t.Errorf("%s with %v", where, args)
 	}
 }
+
+// A place in the order of one key is none in that of another.
+func TestCursorFits(t *testing.T) {
+	n, s := "7", "x"
+	at := Cursor{Key: []string{"a", "b"}, After: []Value{{Int: &n}, {Text: &s}}}
+	for _, c := range []struct {
+		what string
+		key  []column
+		want bool
+	}{
+		{"the same", []column{{name: "a", kind: "int"}, {name: "b", kind: "varchar"}}, true},
+		{"shorter", []column{{name: "a", kind: "int"}}, false},
+		{"longer", []column{{name: "a", kind: "int"}, {name: "b", kind: "varchar"}, {name: "c", kind: "int"}}, false},
+		{"another column", []column{{name: "a", kind: "int"}, {name: "c", kind: "varchar"}}, false},
+		{"another type", []column{{name: "a", kind: "varbinary"}, {name: "b", kind: "varchar"}}, false},
+	} {
+		if got := at.fits(c.key); got != c.want {
+			t.Errorf("%s: fits %v", c.what, got)
+		}
+	}
+	if (Cursor{}).fits([]column{{name: "a", kind: "int"}}) {
+		t.Error("the beginning is behind a key")
+	}
+}

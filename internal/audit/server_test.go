@@ -125,9 +125,9 @@ func TestPiecesOfARealServer(t *testing.T) {
 // total adds up all pieces of a table.
 func total(t *testing.T, conn *sql.Conn, table Table) (sum Sum, pieces int) {
 	t.Helper()
-	var after []Value
+	from := Cursor{Table: table}
 	for add := ""; ; pieces++ {
-		p, ok, why, err := Next(t.Context(), conn, table, after)
+		p, ok, why, err := Next(t.Context(), conn, from)
 		if err != nil || !ok {
 			t.Fatalf("%v: %v %s %v", table, ok, why, err)
 		}
@@ -137,7 +137,7 @@ func total(t *testing.T, conn *sql.Conn, table Table) (sum Sum, pieces int) {
 		}
 		add += s.Add + " "
 		sum.Rows, sum.Xor, sum.Add, sum.Shape = sum.Rows+s.Rows, sum.Xor^s.Xor, add, s.Shape
-		if after = p.Through; after == nil {
+		if from = (Cursor{table, p.Key, p.Through}); from.After == nil {
 			return sum, pieces + 1
 		}
 	}

@@ -134,10 +134,12 @@ func union(sets ...map[string]bool) map[string]bool {
 	return all
 }
 
-// Next returns the piece of a table that follows a bound, nil for the first one. The
-// piece without an upper bound is the last one. It reports false for a table that
-// is gone or cannot be compared; why is then not empty if it should be told.
-func Next(ctx context.Context, s Session, t Table, after []Value) (p Piece, ok bool, why string, err error) {
+// Next returns the piece of a table that follows a place, the first one if the table
+// has another key by now. The piece without an upper bound is the last one. It reports
+// false for a table that is gone or cannot be compared; why is then not empty if it
+// should be told.
+func Next(ctx context.Context, s Session, from Cursor) (p Piece, ok bool, why string, err error) {
+	t := from.Table
 	cols, err := columns(ctx, s, t)
 	if err != nil || len(cols) == 0 {
 		return p, false, "", err
@@ -154,11 +156,13 @@ func Next(ctx context.Context, s Session, t Table, after []Value) (p Piece, ok b
 		}
 		return p, true, "", nil
 	}
-	p.After = after
 	var list []string
 	for _, c := range key {
 		p.Key = append(p.Key, c.name)
 		list = append(list, ident(c.name))
+	}
+	if from.fits(key) {
+		p.After = from.After
 	}
 	where, args := bounds(p)
 	order := strings.Join(list, ", ")
@@ -178,6 +182,20 @@ func Next(ctx context.Context, s Session, t Table, after []Value) (p Piece, ok b
 		}
 	}
 	return p, true, "", rows.Err()
+}
+
+// fits reports whether the place is one in the order of a key.
+func (c Cursor) fits(key []column) bool {
+	if len(c.Key) != len(key) || len(c.After) != len(key) {
+		return false
+	}
+	for i, k := range key {
+		v := c.After[i]
+		if c.Key[i] != k.name || (v.Int != nil) != integers[k.kind] || (v.Text != nil) != texts[k.kind] {
+			return false
+		}
+	}
+	return true
 }
 
 func scanKey(rows *sql.Rows, key []column) ([]Value, error) {
