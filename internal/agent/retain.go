@@ -102,7 +102,7 @@ func (a *Agent) trim() {
 	base, ok := a.journal.Cut(through, uint64(a.settled().Log.Keep))
 	most, more := a.journal.Cut(a.group.Chosen(), uint64(a.settled().Log.Keep))
 	a.retention.note(hs, most.Next)
-	a.retention.full.Store(more && !ok && size > limit/4*3)
+	a.retention.full.Store(alarmed(a.retention.full.Load(), size, limit, more, ok))
 	if !ok {
 		return
 	}
@@ -116,6 +116,13 @@ func (a *Agent) trim() {
 	}
 	a.journal.Forget(base.Next)
 	a.log.Info("log trimmed", telemetry.KeyInstance, uint64(base.Next), telemetry.KeyBytes, a.logBytes())
+}
+
+// alarmed reports that a log is so near its limit that somebody should know: more could
+// be trimmed, but for members that need it, and nothing can now. It lasts until the log is
+// smaller, or nobody keeps it: members that need a little less every time do not end it.
+func alarmed(was bool, size, limit int64, more, now bool) bool {
+	return more && size > limit/4*3 && (was || !now)
 }
 
 // holding is how far one member does without the log.

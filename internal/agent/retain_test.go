@@ -37,6 +37,28 @@ func TestForcedTrimKeepsAMajorityOfCopies(t *testing.T) {
 	}
 }
 
+// The alarm of a log that is nearly full comes before the limit, and does not flap.
+func TestAlarmOfALargeLog(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		was       bool
+		size      int64
+		more, now bool
+		want      bool
+	}{
+		{"nearly full, and held back", false, 76, true, false, true},
+		{"held back, and small", false, 75, true, false, false},
+		{"nearly full, and about to be trimmed", false, 90, true, true, false},
+		{"trimmed a little, and still held back", true, 90, true, true, true},
+		{"nearly full of what is kept anyway", true, 90, false, false, false},
+		{"small again", true, 60, true, true, false},
+	} {
+		if got := alarmed(c.was, c.size, 100, c.more, c.now); got != c.want {
+			t.Errorf("%s: alarm %v", c.what, got)
+		}
+	}
+}
+
 func TestBaseFileThereAndBack(t *testing.T) {
 	set, err := gtid.ParseSet("0f0e0d0c-0b0a-0908-0706-050403020100:1-9:20")
 	if err != nil {
