@@ -237,7 +237,7 @@ func (a *Agent) onLocate(_ context.Context, _ paxos.NodeID, req locateRequest) (
 // PlaceLog makes the log begin behind what the server holds.
 func (a *Agent) PlaceLog(ctx context.Context) (bool, error) {
 	req := locateRequest{Any: true}
-	if s := a.loop.last.Load(); s.view.Role != paxos.Witness {
+	if s := a.loop.last.Load(); s.view.Role != paxos.Witness && s.view.Wants != paxos.Witness {
 		text, err := a.db.GTIDExecuted(ctx)
 		if err != nil {
 			return false, err

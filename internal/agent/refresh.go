@@ -18,8 +18,12 @@ func (l *loop) refresh(now time.Time) {
 	v.Self = l.self
 	m, ok := l.cons.Members().Find(l.self)
 	v.Member, v.Role = ok, m.Role
-	if !ok && l.wanted != nil {
-		v.Role = l.wanted()
+	v.Wants = 0
+	if l.wanted != nil {
+		v.Wants = l.wanted()
+	}
+	if !ok {
+		v.Role = v.Wants
 	}
 	v.Removed = !ok && v.Role == 0 && !l.cons.Members().Blank() || ok && v.Lead.Leader == 0 && l.expelled != nil && l.expelled()
 	l.refreshLead()

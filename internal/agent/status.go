@@ -86,6 +86,8 @@ func (s *snapshot) state() api.State {
 		return api.StateFaulty
 	case v.Engine.State != cluster.EngineRunning || v.Engine.Replica != cluster.ReplicaRunning:
 		return api.StateStarting
+	case v.Restore.Unproved && !s.followed:
+		return api.StateStarting
 	case v.Restore.Unproved:
 		return api.StateProving
 	}

@@ -182,7 +182,7 @@ func (p *plan) step() {
 func (p *plan) accompany() {
 	v := p.v
 	switch {
-	case v.Role == paxos.Learner:
+	case v.Role == paxos.Learner && v.Wants != paxos.Witness: // that one is about to need no server
 		p.follow()
 	case v.Engine.State == EngineRunning && !v.Engine.Dirty:
 		if v.Tail != TailOff {

@@ -142,6 +142,8 @@ func (m *model) set(key string, vals []string) error {
 			v.Lead.Self, v.Lead.Ready, v.Lead.Lease = true, true, true
 		}
 		v.Epoch.State, v.Epoch.Own = EpochNone, 0 // another ballot
+	case "wants":
+		v.Wants = map[string]paxos.Role{"voter": paxos.Voter, "witness": paxos.Witness, "learner": paxos.Learner}[val]
 	case "lease":
 		v.Lead.Lease = yes
 	case "lapsed":

@@ -13,6 +13,7 @@ type View struct {
 	Self   paxos.NodeID
 	Member bool       // the membership in the log names this node
 	Role   paxos.Role // meaningful only for a member
+	Wants  paxos.Role // the role that a node on its way into a cluster will have; 0: none
 	// Removed says that this node was a member and is none any more.
 	Removed bool
 
