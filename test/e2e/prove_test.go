@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestACopyOfADamagedMemberIsRefused(t *testing.T) {
 	if n := shown(); n > 0 {
 		t.Errorf("the damaged row was shown %d times", n)
 	}
-	logged(t, needy, "new data refused", "shop.items")
+	inLog(t, needy, "new data refused", "shop.items")
 	if _, err := os.Stat(filepath.Join(needy.Dir(), "mysqld", "data.refused", "shop")); err != nil {
 		t.Errorf("what was refused is not kept: %v", err)
 	}
@@ -53,23 +54,27 @@ func TestACopyOfADamagedMemberIsRefused(t *testing.T) {
 	}
 }
 
-// logged makes sure that a node's own log has a line with all of some words.
-func logged(t *testing.T, n *drill.Node, words ...string) {
+// inLog waits until a node's own log has a line with all of some words.
+func inLog(t *testing.T, n *drill.Node, words ...string) {
 	t.Helper()
-	b, err := os.ReadFile(n.Log())
-	if err != nil {
-		t.Fatal(err)
+	missing := func(line string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
 	}
-next:
-	for line := range strings.Lines(string(b)) {
-		for _, w := range words {
-			if !strings.Contains(line, w) {
-				continue next
+	err := drill.Eventually(limit(t, 30*time.Second), func() error {
+		b, err := os.ReadFile(n.Log())
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			if !missing(line) {
+				return nil
 			}
 		}
-		return
+		return fmt.Errorf("node %d never logged %q", n.ID, words)
+	})
+	if err != nil {
+		t.Error(err)
 	}
-	t.Errorf("node %d never logged %q", n.ID, words)
 }
 
 // reads compares one value on a node's read-only port.
@@ -194,7 +199,7 @@ func TestAJoinTakesTheShorterWay(t *testing.T) {
 	grow(t, c, 12)
 	slow := bring(t, c, 2, voters(1, 2))
 	copied(t, slow)
-	logged(t, slow, "the log or a copy", "state=copy")
+	inLog(t, slow, "the log or a copy", "state=copy")
 
 	quick, err := c.Add(3)
 	if err != nil {
@@ -215,8 +220,8 @@ func TestAJoinTakesTheShorterWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitMembers(t, c, voters(1, 2, 3))
-	logged(t, quick, "the log or a copy", "state=log")
-	logged(t, quick, "is a voter of cluster") // what the command says
+	inLog(t, quick, "the log or a copy", "state=log")
+	inLog(t, quick, "is a voter of cluster") // what the command says
 	if b, err := os.ReadFile(quick.Log()); err != nil || strings.Contains(string(b), "copy begins") {
 		t.Errorf("a copy was made where the log is shorter: %v", err)
 	}
