@@ -30,6 +30,9 @@ const (
 	// passFailures is how often in a row a round may fail before its pass is given up.
 	passFailures = 20
 	passPause    = 500 * time.Millisecond
+	// undecidedAgain is how long after a pass that could not decide the next one comes,
+	// at first; then twice as long each time.
+	undecidedAgain = 10 * time.Second
 )
 
 // audits is the leader's part: passes over all tables. One runs at a time; rounds of
@@ -40,8 +43,8 @@ type audits struct {
 	one  chan struct{} // holds something while a round is under way
 	soon atomic.Bool   // a pass is due at once
 	// undecided says that the last pass found what only members could judge that were
-	// away, or whose data were not proved.
-	undecided atomic.Bool
+	// away, or whose data were not proved; it belongs to the goroutine of passes.
+	undecided bool
 }
 
 type auditOutcome struct {
@@ -78,7 +81,7 @@ func (a *Agent) audit(ctx context.Context) {
 	t := time.NewTicker(auditTick)
 	defer t.Stop()
 	last := time.Now()
-	for {
+	for again := time.Duration(0); ; {
 		var asked chan auditOutcome
 		select {
 		case <-ctx.Done():
@@ -89,13 +92,22 @@ func (a *Agent) audit(ctx context.Context) {
 			if !a.serves() {
 				last = time.Now() // a new master waits a whole interval
 			}
-			if !c.Enabled || !a.serves() || time.Since(last) < c.Interval.D() && !a.audits.soon.Load() {
+			wait := c.Interval.D()
+			if again > 0 {
+				wait = min(wait, again)
+			}
+			if !c.Enabled || !a.serves() || time.Since(last) < wait && !a.audits.soon.Load() {
 				continue
 			}
 			a.audits.soon.Store(false)
 		}
 		out := a.runPass(ctx)
 		last = time.Now()
+		if again = min(2*again, a.cfg.Audit.Interval.D()); !a.audits.undecided {
+			again = 0
+		} else if again == 0 {
+			again = undecidedAgain
+		}
 		if out.err != nil {
 			a.log.Info("audit not finished", telemetry.KeyError, out.err)
 		}
@@ -467,7 +479,7 @@ func (t *tailOf) quiet(ctx context.Context) error {
 
 // verdicts tells whose rows differ. The members hear of it from the log.
 func (p *pass) verdicts() {
-	p.a.audits.undecided.Store(false)
+	p.a.audits.undecided = false
 	for _, v := range p.found {
 		differ := map[string]bool{}
 		e := &events.Audit{Round: p.n, Table: v.Where[0].Table.String(), Range: v.Where[0].String(), Nodes: v.Right}
@@ -492,7 +504,7 @@ func (p *pass) tell(v *audit.Verdict, e *events.Audit) {
 	case settled:
 		ev.Reason = fmt.Sprintf("rows of node %d differ from the master's, and no majority can tell which are right; the master's count: %s, %s", v.Node, e.Table, e.Range)
 	default:
-		p.a.audits.undecided.Store(true)
+		p.a.audits.undecided = true
 		ev.Peer, hint = 0, "start the members that are away; the next audit tells whose rows are right"
 		ev.Reason = fmt.Sprintf("rows of node %d and of the master differ, and only %d members could be asked; nobody acts on it before the others are: %s, %s", v.Node, v.Known, e.Table, e.Range)
 	}

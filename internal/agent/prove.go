@@ -105,8 +105,6 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 	if p.next < len(p.tables) {
 		p.from.Table = p.tables[p.next]
 		ans.Next = &p.from
-	} else if a.audits.undecided.Load() {
-		a.audits.soon.Store(true) // with one more who knows
 	}
 	return ans, nil
 }

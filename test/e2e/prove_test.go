@@ -34,9 +34,16 @@ func TestACopyOfADamagedMemberIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	behind(t, ctx, donor, "UPDATE shop.items SET v = 20 WHERE id = 2")
-	lose(t, needy)
 	shown := watchReads(t, c, needy)
-	restored(t, "data of a damaged member", needy, 1)
+	for try := 1; ; try++ {
+		lose(t, needy)
+		restored(t, "data of a damaged member", needy, try)
+		// On a very busy machine the follower may not answer in time, and the master gives
+		// its data.
+		if b, err := os.ReadFile(needy.Log()); err == nil && strings.Contains(string(b), "new data refused") || try == 3 {
+			break
+		}
+	}
 	if n := shown(); n > 0 {
 		t.Errorf("the damaged row was shown %d times", n)
 	}
