@@ -87,7 +87,7 @@ func (c *Core) onPrepare(m *Message) {
 	c.promise(m.Ballot)
 	if m.From != c.cfg.Self {
 		c.abandonAttempt()
-		c.postpone(c.now.Add(c.grants.length))
+		c.postpone(c.now.Add(c.grace()))
 	}
 	var es []Entry
 	if first := max(m.First, c.chosen+1); c.win.last() >= first {

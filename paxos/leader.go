@@ -325,7 +325,7 @@ func (c *Core) tickLeader() {
 		if p.id == c.cfg.Self {
 			continue
 		}
-		if c.now >= max(p.sentAt, c.lead.since).Add(2*c.grants.length) {
+		if c.now >= max(p.sentAt, c.lead.since).Add(2*c.grace()) {
 			p.probing = true
 		}
 		if c.now >= p.lastSend.Add(c.cfg.Heartbeat) || p.told < c.chosen && !p.probing {
@@ -345,7 +345,7 @@ func (c *Core) patienceEnds() bool {
 	if c.lead.lapsed == 0 {
 		c.lead.lapsed = c.now
 	}
-	return c.now >= c.lead.lapsed.Add(c.grants.length)
+	return c.now >= c.lead.lapsed.Add(c.grace())
 }
 
 // Progress is what a leader knows of a member.

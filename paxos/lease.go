@@ -54,6 +54,13 @@ type lengths struct {
 // LeaseLength is the length of the leases that this member grants now.
 func (c *Core) LeaseLength() time.Duration { return c.grants.length }
 
+// maxGrace limits the waits that are no matter of safety.
+const maxGrace = 5 * time.Second
+
+// grace is how long a member gives others for what they are about to do, such as to lead
+// after it has promised to them: as long as a lease, unless leases are very long.
+func (c *Core) grace() time.Duration { return min(c.grants.length, maxGrace) }
+
 // longestGrant is the longest lease that is granted now: a leader of a release that does
 // not count by what it is told counts by the configuration.
 func (c *Core) longestGrant() time.Duration { return max(c.grants.length, c.cfg.Lease) }

@@ -40,7 +40,7 @@ func (c *Core) postpone(t Time) {
 // could not keep a leader either.
 func (c *Core) await() {
 	least := c.cfg.Spread + 2*c.cfg.Heartbeat
-	c.patience = min(max(c.patience, least), max(c.grants.length, least))
+	c.patience = min(max(c.patience, least), max(c.grace(), least))
 	c.postpone(c.now.Add(c.patience))
 }
 
@@ -74,7 +74,7 @@ func (c *Core) tickFollower() {
 // when nobody speaks to it: those who could may have left the membership, and what
 // says so may be what it lacks.
 func (c *Core) inquire() {
-	c.postpone(c.now.Add(c.grants.length))
+	c.postpone(c.now.Add(c.grace()))
 	for _, m := range c.members.List {
 		if m.ID != c.cfg.Self {
 			c.free(Message{Kind: MsgAsk, To: m.ID, First: c.chosen + 1})
@@ -284,7 +284,7 @@ func (c *Core) stepDown() {
 	c.lead = leadership{}
 	c.try = attempt{}
 	c.ackDue = false
-	c.postpone(c.now.Add(c.grants.length))
+	c.postpone(c.now.Add(c.grace()))
 }
 
 // transfer renounces leadership at once, and then names a successor that may
@@ -305,8 +305,8 @@ func (c *Core) transfer(to NodeID) {
 	b := c.ballot
 	c.replicate(false)
 	c.stepDown()
-	c.leaseOf, c.leaseEnd = b, c.now.Add(c.grants.length) // lets nobody else in before the successor
-	c.postpone(c.now.Add(2 * c.grants.length))
+	c.leaseOf, c.leaseEnd = b, c.now.Add(c.grace()) // lets nobody else in before the successor
+	c.postpone(c.now.Add(2 * c.grace()))
 	c.free(Message{Kind: MsgHandover, To: to, Ballot: b, Promised: c.promised, Chosen: c.chosen})
 }
 
@@ -322,6 +322,6 @@ func (c *Core) onHandover(m *Message) {
 	c.sawRound(m.Promised)
 	c.consent = m.Ballot
 	c.leader = 0
-	c.postpone(c.now.Add(c.grants.length))
+	c.postpone(c.now.Add(c.grace()))
 	c.prepare(false)
 }

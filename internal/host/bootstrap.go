@@ -72,10 +72,12 @@ func (g *Group) bootstrap(ms paxos.Members) error {
 	if err := replica.Bootstrap(g.host.opt.Log, wal.Group(g.id), g.cfg.Self, ms); err != nil {
 		return err
 	}
-	r, err := replica.Open(g.host.opt.Log, wal.Group(g.id), g.cfg, g.host.opt.Clock())
+	now := g.host.opt.Clock()
+	r, err := replica.Open(g.host.opt.Log, wal.Group(g.id), g.cfg, now)
 	if err != nil {
 		return err
 	}
+	r.Step(now, paxos.Event{Kind: paxos.EventLease, Lease: g.rep.Core().LeaseLength()})
 	g.rep.Abandon()
 	g.rep = r
 	g.host.requestSync()
