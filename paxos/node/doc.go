@@ -27,6 +27,16 @@
 //   - A node whose disk was replaced is refused by the others: it has forgotten what
 //     it promised, and must be removed and added again under another id.
 //
+// # How members change
+//
+// AddMember, RemoveMember and ReplaceMember change who belongs to a group, one change at
+// a time, on the leader. A new node begins as a Learner. When Behind says that it has
+// caught up it becomes a voter, or takes the place of another. A leader that is to go hands
+// over first. What would leave no majority of the voters up is refused with ErrNoMajority;
+// who wants it all the same says so with ...EvenIfNoMajorityIsLeft.
+//
+// SetLease changes how long a node grants leases, while the group runs.
+//
 // # What it assumes
 //
 //   - Machines stop, they do not lie: no Byzantine faults.

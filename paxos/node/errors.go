@@ -36,6 +36,10 @@ var (
 	// ErrWrongLog says that this node's membership names another log than the one
 	// in its directory.
 	ErrWrongLog = errors.New("another log than the member joined with")
+	// ErrNoMajority refuses a membership change after which those members that are up and have
+	// caught up would be no majority of the voters: nothing could be chosen until others come
+	// up. It comes with ErrChange.
+	ErrNoMajority = errors.New("no majority of the voters would be up")
 	// ErrChange says that a membership change was refused.
 	ErrChange = errors.New("membership change refused")
 )

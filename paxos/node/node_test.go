@@ -396,9 +396,6 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 	}
 	c.stop(gone)
 	c.same(0, c.propose(0, 11, 10), seq(0, 21))
-	if err := c.leader(0).RemoveMember(within(t), 0, c.leader(0).opt.ID); !errors.Is(err, ErrChange) {
-		t.Fatalf("the leader removes itself: %v", err)
-	}
 }
 
 func TestProposalsWithoutAMajorityHaveAnUnknownOutcome(t *testing.T) {
