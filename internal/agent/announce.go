@@ -32,9 +32,11 @@ type announcement struct {
 	// Cluster and Log are the identities of the sender's cluster and log.
 	Cluster string `json:"cluster"`
 	// Notices says that the sender reads notices of the log.
-	Notices bool             `json:"notices,omitempty"`
-	Log     string           `json:"log"`
-	Member  api.MemberStatus `json:"member"`
+	Notices bool `json:"notices,omitempty"`
+	// Leases says that the sender can change the length of leases while it runs.
+	Leases bool             `json:"leases,omitempty"`
+	Log    string           `json:"log"`
+	Member api.MemberStatus `json:"member"`
 }
 
 func (a *announcement) encode() ([]byte, error) {

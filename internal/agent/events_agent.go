@@ -60,7 +60,7 @@ func (a *Agent) buildHistory() error {
 // toldOf gives the loop what it needs to tell what happens.
 func (a *Agent) toldOf() told {
 	return told{
-		record: a.history.record, loss: a.seenLoss, lease: time.Duration(a.cfg.Consensus.Lease),
+		record: a.history.record, loss: a.seenLoss, lease: func() time.Duration { return a.settled().Consensus.Lease.D() },
 		commit: a.journal.AwaitTransaction, reign: a.history.reign, judge: a.judgeTail,
 	}
 }

@@ -18,7 +18,7 @@ type told struct {
 	// loss says what this node sees of a leader that is gone.
 	loss func(old paxos.NodeID) (events.Cause, string)
 	// lease is how long the others have waited for a silent leader.
-	lease time.Duration
+	lease func() time.Duration
 	// commit calls f once with the next transaction that counts; nil takes it back.
 	commit func(f func(gtid.GTID))
 	// reign remembers that this node is the master of an epoch, or no longer.
@@ -55,7 +55,9 @@ func (l *loop) tellTerm() {
 		if t.loss != nil {
 			t.cause, t.reason = t.loss(t.leader)
 		}
-		began = l.leaderAt.Add(-t.lease)
+		if began = l.leaderAt; t.lease != nil {
+			began = began.Add(-t.lease())
+		}
 	}
 	l.time.begin(t.reason, began)
 	if !l.leaderAt.IsZero() {

@@ -21,6 +21,9 @@ import (
 // callSettings asks the leader for a change: settingsRequest -> api.SettingsResult.
 const callSettings = "settings"
 
+// leaseKey is the setting that members must know how to follow.
+const leaseKey = "consensus.lease"
+
 // settingsLimit is how long a change may take to be chosen.
 const settingsLimit = 30 * time.Second
 
@@ -56,6 +59,9 @@ func (a *Agent) followSettings(ctx context.Context) {
 		changed := a.settle()
 		c := a.settled()
 		a.proxy.SetLimits(c.Proxy.MaxConnections, c.Proxy.ConnectTimeout.D())
+		if err := a.group.SetLease(c.Consensus.Lease.D()); err != nil {
+			a.log.Warn("lease not changed", telemetry.KeyError, err)
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -94,6 +100,7 @@ func sharedValues(s *relay.Settings) map[string]string {
 func reconciled(c config.Config) config.Config {
 	c.Log.Keep = min(c.Log.Keep, c.Log.Limit/2)
 	c.Switchover.Drain = min(c.Switchover.Drain, c.Switchover.Limit/2)
+	c.Consensus.Lease = max(c.Consensus.Lease, config.LeaseBeats*c.Consensus.Heartbeat)
 	return c
 }
 
@@ -163,6 +170,9 @@ func (a *Agent) ChangeSettings(ctx context.Context, req api.SettingsRequest) (ap
 // onSettings checks a change, proposes it, and returns when it counts.
 func (a *Agent) onSettings(ctx context.Context, _ paxos.NodeID, req api.SettingsRequest) (api.SettingsResult, error) {
 	_, err := a.changeSettings(ctx, func(now *relay.Settings) (entry.Change, error) {
+		if err := a.checkLeases(req); err != nil {
+			return entry.Change{}, err
+		}
 		return settingsChange(&a.cfg, now, req)
 	})
 	if err != nil {
@@ -276,15 +286,29 @@ func (a *Agent) proposeChange(ctx context.Context, c entry.Change) (paxos.Instan
 
 // checkReaders refuses a change that a member could not read: it would stop.
 func (a *Agent) checkReaders() error {
+	return a.refuseOld("cannot read settings", func(an announcement) bool { return an.Member.SettingsAt != nil })
+}
+
+// checkLeases refuses a change of the lease while a member would not follow it: leases
+// stay safe then, but would not have the length that the settings say.
+func (a *Agent) checkLeases(req api.SettingsRequest) error {
+	if _, set := req.Set[leaseKey]; !set && !slices.Contains(req.Unset, leaseKey) {
+		return nil
+	}
+	return a.refuseOld("cannot change leases while it runs", func(an announcement) bool { return an.Leases })
+}
+
+// refuseOld refuses what a member that is up cannot do.
+func (a *Agent) refuseOld(what string, can func(announcement) bool) error {
 	var old []string
 	now := time.Now()
 	for _, m := range a.group.Leader().Members.List {
-		if an, age, ok := a.peers.get(m.ID, now); ok && age < aliveFor && an.Member.SettingsAt == nil {
+		if an, age, ok := a.peers.get(m.ID, now); ok && age < aliveFor && !can(an) {
 			old = append(old, fmt.Sprint(m.ID))
 		}
 	}
 	if len(old) > 0 {
-		return api.Refused("old_release", "these members run a release that cannot read settings: "+strings.Join(old, ", "), "upgrade them first")
+		return api.Refused("old_release", "these members run a release that "+what+": "+strings.Join(old, ", "), "upgrade them first")
 	}
 	return nil
 }

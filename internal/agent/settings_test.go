@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/config"
@@ -31,11 +32,13 @@ func TestSettingsChange(t *testing.T) {
 		t.Errorf("unset %v", c.Unset)
 	}
 	for name, req := range map[string]api.SettingsRequest{
-		"log.limit":    {Set: map[string]string{"log.keep": "5GiB"}},
-		"set and":      {Set: map[string]string{"log.keep": "1GiB"}, Unset: []string{"log.keep"}},
-		"each node":    {Unset: []string{"node.id"}},
-		"two leases":   {Set: map[string]string{"consensus.lease": "2s"}},
-		"did you mean": {Set: map[string]string{"log.limt": "2GiB"}},
+		"log.limit":            {Set: map[string]string{"log.keep": "5GiB"}},
+		"set and":              {Set: map[string]string{"log.keep": "1GiB"}, Unset: []string{"log.keep"}},
+		"each node":            {Unset: []string{"node.id"}},
+		"three heartbeats":     {Set: map[string]string{"consensus.lease": "200ms"}},
+		"between 100ms and 1m": {Set: map[string]string{"consensus.lease": "2m"}},
+		"while the cluster":    {Set: map[string]string{"consensus.heartbeat": "50ms"}},
+		"did you mean":         {Set: map[string]string{"log.limt": "2GiB"}},
 	} {
 		_, err := settingsChange(&file, now, req)
 		var refused *api.Error
@@ -56,5 +59,13 @@ func TestSettingsFitTheFile(t *testing.T) {
 	}
 	if c = reconciled(c); c.Log != (config.Log{Keep: 1 << 30, Limit: 2 << 30}) {
 		t.Errorf("worked by %+v", c.Log)
+	}
+	file = config.Default()
+	file.Consensus.Heartbeat, file.Consensus.Lease = config.Duration(time.Second), config.Duration(9*time.Second)
+	if c, err = file.Overlay(map[string]string{"consensus.lease": "900ms"}); err == nil {
+		t.Fatal("a lease shorter than a heartbeat is not noticed")
+	}
+	if c = reconciled(c); c.Consensus.Lease.D() != 3*time.Second {
+		t.Errorf("leases of %v with heartbeats of a second", c.Consensus.Lease)
 	}
 }

@@ -99,7 +99,8 @@ type Engine struct {
 	Options map[string]string `toml:"options"`
 }
 
-// Consensus are the timings that all members must agree on.
+// Consensus are the timings of the consensus. All members must agree on the heartbeat
+// and the clock error.
 type Consensus struct {
 	// Lease is how long a leader may answer after it last heard a majority; the
 	// time without a master after a crash is a little more than that.

@@ -15,6 +15,7 @@ import (
 
 // shared finds the place of each such key in a configuration.
 var shared = map[string]func(*Config) any{
+	"consensus.lease":       func(c *Config) any { return &c.Consensus.Lease },
 	"log.keep":              func(c *Config) any { return &c.Log.Keep },
 	"log.limit":             func(c *Config) any { return &c.Log.Limit },
 	"proxy.max_connections": func(c *Config) any { return &c.Proxy.MaxConnections },
@@ -79,8 +80,8 @@ func (c Config) Overlay(values map[string]string) (Config, error) {
 
 // unshared says why a key cannot be set for all members.
 func unshared(key string) (why, hint string) {
-	if key == "consensus.lease" || key == "consensus.heartbeat" || key == "consensus.clock_error" {
-		return "cannot be changed while the cluster runs", "two leases must never overlap: stop all members, change all files, start them"
+	if key == "consensus.heartbeat" || key == "consensus.clock_error" {
+		return "cannot be changed while the cluster runs", "stop all members, change all files, start them"
 	}
 	if hasKey(reflect.TypeFor[Config](), "", key) {
 		return "belongs to each node", "change the node's own file, then 'phxsql rolling-restart'"

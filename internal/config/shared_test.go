@@ -33,7 +33,7 @@ func TestOverlayRefuses(t *testing.T) {
 	file := Default()
 	_, err := file.Overlay(map[string]string{
 		"log.keep": "2GiB", "log.limit": "3GiB", "proxy.max_connections": "-1", "switchover.limit": "soon",
-		"log.kep": "1GiB", "node.data_dir": "/tmp", "consensus.lease": "2s",
+		"log.kep": "1GiB", "node.data_dir": "/tmp", "consensus.heartbeat": "200ms", "consensus.lease": "1h",
 	})
 	var faults Faults
 	if !errors.As(err, &faults) {
@@ -44,7 +44,8 @@ func TestOverlayRefuses(t *testing.T) {
 		got = append(got, f.String())
 	}
 	want := []string{
-		"consensus.lease: cannot be changed while the cluster runs (two leases must never overlap: stop all members, change all files, start them)",
+		"consensus.heartbeat: cannot be changed while the cluster runs (stop all members, change all files, start them)",
+		"consensus.lease: is 1h0m0s, must be between 100ms and 1m0s",
 		"log.kep: unknown key (did you mean \"log.keep\"?)",
 		"log.limit: is 3GiB, less than twice log.keep (2GiB)",
 		"node.data_dir: belongs to each node (change the node's own file, then 'phxsql rolling-restart')",

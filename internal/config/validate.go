@@ -17,6 +17,15 @@ import (
 // MaxNodeID is the largest id of a node.
 const MaxNodeID paxos.NodeID = 1 << 20
 
+// The limits of consensus.lease. Above the longest a failover takes longer than any
+// client waits.
+const (
+	MinLease = 100 * time.Millisecond
+	MaxLease = time.Minute
+	// LeaseBeats is how many heartbeats there are in a lease, at least.
+	LeaseBeats = 3
+)
+
 // maxSocketPath is the longest path of a Unix socket on Linux, without the NUL.
 const maxSocketPath = 107
 
@@ -57,6 +66,12 @@ func (c *Config) check(bad map[string]bool) Faults {
 
 // checkShared checks what may be set for all members at once.
 func (c *Config) checkShared(k *checker) {
+	s := c.Consensus
+	k.between("consensus.lease", s.Lease, MinLease, MaxLease)
+	if !k.bad["consensus.heartbeat"] {
+		k.add(s.Lease >= LeaseBeats*s.Heartbeat, "consensus.lease",
+			fmt.Sprintf("is %v, less than three heartbeats of %v", s.Lease, s.Heartbeat), "one lost message must not end a lease")
+	}
 	k.add(c.Log.Keep >= 1<<20, "log.keep", fmt.Sprintf("is %v, must be at least 1MiB", c.Log.Keep), "")
 	k.add(c.Log.Limit >= 2*c.Log.Keep, "log.limit", fmt.Sprintf("is %v, less than twice log.keep (%v)", c.Log.Limit, c.Log.Keep), "")
 	k.add(c.Proxy.MaxConnections >= 1, "proxy.max_connections", "must be at least 1", "")
@@ -143,11 +158,6 @@ func addressFault(a string) string {
 func (c *Config) checkConsensus(k *checker) {
 	s := c.Consensus
 	k.between("consensus.heartbeat", s.Heartbeat, 10*time.Millisecond, 10*time.Second)
-	k.between("consensus.lease", s.Lease, 100*time.Millisecond, time.Minute)
-	if !k.bad["consensus.heartbeat"] {
-		k.add(s.Lease >= 3*s.Heartbeat, "consensus.lease",
-			fmt.Sprintf("is %v, less than three heartbeats of %v", s.Lease, s.Heartbeat), "one lost message must not end a lease")
-	}
 	k.add(s.ClockError >= 0 && s.ClockError <= 0.1, "consensus.clock_error",
 		fmt.Sprintf("is %v, must be between 0 and 0.1", s.ClockError), "0.01 is one percent")
 	k.between("health.stall_limit", c.Health.StallLimit, time.Second, time.Minute)
