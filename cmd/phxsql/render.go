@@ -41,6 +41,12 @@ func renderStatus(w io.Writer, st api.Status) {
 		}
 	}
 	for _, m := range st.Members {
+		if m.Flow != nil && m.Flow.Rate > 0 && m.Alive {
+			fmt.Fprintf(w, "\n%s holds commits up (%s/s): the best follower is %s behind, see flow.max_lag\n",
+				memberName(m), sizeText(m.Flow.Rate), shortTime(time.Duration(m.Flow.Lag)))
+		}
+	}
+	for _, m := range st.Members {
 		if m.ID == st.Self && len(m.Log.HeldBy) > 0 {
 			fmt.Fprintf(w, "\n%s keeps its log (%s) for %s\n", memberName(m), sizeText(m.Log.Bytes), heldFor(st, m.Log.HeldBy))
 		}

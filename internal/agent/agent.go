@@ -83,6 +83,7 @@ type Agent struct {
 	donors    donors
 	pacer     *pacer
 	commits   commitMeter
+	flow      flow
 	joining   joining
 	tokens    *tokens
 	changeMu  sync.Mutex // one change of the membership at a time
@@ -332,6 +333,7 @@ func (a *Agent) start(ctx context.Context) {
 	}
 	a.wg.Go(func() { a.watchLack(ctx) })
 	a.wg.Go(func() { a.watchPace(ctx) })
+	a.wg.Go(func() { a.watchFlow(ctx) })
 	a.wg.Go(func() { a.pursueJoin(ctx) })
 	a.wg.Go(func() { a.pursueProof(ctx) })
 	a.wg.Go(func() { a.pursueWay(ctx) })

@@ -525,4 +525,6 @@ func (p *pass) dataMembers() int {
 }
 
 // proposerOf is the way of the master's transactions into the log.
-func (a *Agent) proposerOf(log relay.Proposer) relay.Proposer { return valved{log, &a.valve} }
+func (a *Agent) proposerOf(log relay.Proposer) relay.Proposer {
+	return throttled{valved{log, &a.valve}, &a.flow, a.takesIn, a.running}
+}

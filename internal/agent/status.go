@@ -132,7 +132,7 @@ func (a *Agent) member() api.MemberStatus {
 		m.LagSeconds = api.Seconds(s.seen.Lag)
 	}
 	if m.Master {
-		m.Commit = api.Seconds(a.commits.recent())
+		m.Commit, m.Flow = api.Seconds(a.commits.recent()), a.flow.status()
 	}
 	if s.view.Lead.Self {
 		m.Lease.Remaining = api.Seconds(a.group.LeaseRemaining())

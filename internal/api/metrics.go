@@ -38,6 +38,9 @@ func newStatusMetrics(n Node) prometheus.Gatherer {
 		{"phxsql_engine_running", "1 while the engine runs.", nil},
 		{"phxsql_engine_lag_transactions", "Transactions that are chosen but not yet in the engine.", nil},
 		{"phxsql_engine_lag_seconds", "Age of the oldest of them.", nil},
+		{"phxsql_flow_lag_seconds", "On a master: how far the best follower that could be the next one is behind.", nil},
+		{"phxsql_flow_rate_bytes", "On a master: bytes per second that it takes in at most, so that this follower keeps up; 0 is no limit.", nil},
+		{"phxsql_flow_waited_seconds", "How long values of the log were held up for that while this node is master, since its start.", nil},
 		{"phxsql_certificate_expiry_timestamp_seconds", "When the certificate ends that this node shows to the others, in seconds since 1970.", nil},
 		{"phxsql_member_up", "1 while the member was heard from lately by this node.", []string{"member", "name"}},
 	} {
@@ -90,6 +93,13 @@ func self(s MemberStatus, gauge func(name string, v float64, labels ...string)) 
 	gauge("phxsql_log_size_bytes", float64(s.Log.Bytes))
 	gauge("phxsql_engine_running", truth(s.Engine.State == "running"))
 	gauge("phxsql_engine_lag_transactions", float64(s.LagTransactions))
+	flow := Flow{}
+	if s.Flow != nil {
+		flow = *s.Flow
+	}
+	gauge("phxsql_flow_lag_seconds", time.Duration(flow.Lag).Seconds())
+	gauge("phxsql_flow_rate_bytes", float64(flow.Rate))
+	gauge("phxsql_flow_waited_seconds", time.Duration(flow.Waited).Seconds())
 	gauge("phxsql_certificate_expiry_timestamp_seconds", float64(s.CertificateExpires.Unix()))
 	gauge("phxsql_engine_lag_seconds", time.Duration(s.LagSeconds).Seconds())
 }

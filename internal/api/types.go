@@ -100,6 +100,8 @@ type MemberStatus struct {
 	// Commit is how long the master's commits wait for a majority: 95 of 100 of the
 	// last second took at most this. 0 elsewhere, and when there were none.
 	Commit Seconds `json:"commit_seconds,omitempty"`
+	// Flow is there on a master that holds commits up, or has.
+	Flow *Flow `json:"flow,omitempty"`
 	// Copy is there while the member gets another one's data.
 	Copy *Copy `json:"copy,omitempty"`
 	// The addresses are those that others should use.
@@ -150,6 +152,17 @@ type Engine struct {
 	// Reason says why it is not running; empty while it is.
 	Reason string `json:"reason,omitempty"`
 	PID    int    `json:"pid,omitempty"`
+}
+
+// Flow is how a master holds up commits so that the best follower keeps up: see the
+// setting flow.max_lag.
+type Flow struct {
+	// Lag is how far the best follower that could be the next master is behind.
+	Lag Seconds `json:"lag_seconds"`
+	// Rate is what the master takes in at most, in bytes per second; 0 is no limit.
+	Rate int64 `json:"rate"`
+	// Waited is how long values of the log were held up, since the node's start.
+	Waited Seconds `json:"waited_seconds"`
 }
 
 // Copy is the way of a member's new data, another one's mostly, to one that needs them.

@@ -22,6 +22,7 @@ type Config struct {
 	// The next three may be set for all members at once: see SharedKeys.
 	Log        Log        `toml:"log"`
 	Copy       Copy       `toml:"copy"`
+	Flow       Flow       `toml:"flow"`
 	Proxy      Proxy      `toml:"proxy"`
 	Switchover Switchover `toml:"switchover"`
 	Audit      Audit      `toml:"audit"`
@@ -160,6 +161,13 @@ type Switchover struct {
 	Drain Duration `toml:"drain"`
 }
 
+// Flow keeps the followers close to the master.
+type Flow struct {
+	// MaxLag is how far the best follower that could be the next master may be behind
+	// before the master's commits are held up; 0 is without a limit.
+	MaxLag Duration `toml:"max_lag"`
+}
+
 // Logging configures the node's own log, written to standard error.
 type Logging struct {
 	Level  string `toml:"level"`  // debug, info, warn, error
@@ -186,6 +194,7 @@ func Default() Config {
 		Health:     Health{StallLimit: Duration(3 * time.Second), MinFree: 64 << 20},
 		Log:        Log{Keep: 256 << 20, Limit: 8 << 30},
 		Copy:       Copy{Rate: 100 << 20, ReplayRate: 8 << 20},
+		Flow:       Flow{MaxLag: Duration(5 * time.Second)},
 		Proxy:      Proxy{MaxConnections: 4000, ConnectTimeout: Duration(10 * time.Second)},
 		Switchover: Switchover{Limit: Duration(15 * time.Second), Drain: Duration(2 * time.Second)},
 		Audit:      Audit{Enabled: true, Interval: Duration(time.Hour), Rate: 5000, ProveRate: 50000},

@@ -100,6 +100,7 @@ func TestLoadFull(t *testing.T) {
 		Health:     Health{StallLimit: Duration(5 * time.Second), MinFree: 1 << 30},
 		Log:        Log{Keep: 16 << 20, Limit: 1 << 30},
 		Copy:       Copy{Rate: 20 << 20, ReplayRate: 3 << 20},
+		Flow:       Flow{MaxLag: Duration(8 * time.Second)},
 		Proxy:      Proxy{MaxConnections: 100, ConnectTimeout: Duration(90 * time.Second)},
 		Switchover: Switchover{Limit: Duration(20 * time.Second), Drain: Duration(5 * time.Second)},
 		Audit:      Audit{Interval: Duration(30 * time.Minute), Rate: 700, ProveRate: 7000},

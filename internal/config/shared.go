@@ -16,6 +16,7 @@ import (
 // shared finds the place of each such key in a configuration.
 var shared = map[string]func(*Config) any{
 	"consensus.lease":       func(c *Config) any { return &c.Consensus.Lease },
+	"flow.max_lag":          func(c *Config) any { return &c.Flow.MaxLag },
 	"log.keep":              func(c *Config) any { return &c.Log.Keep },
 	"log.limit":             func(c *Config) any { return &c.Log.Limit },
 	"proxy.max_connections": func(c *Config) any { return &c.Proxy.MaxConnections },

@@ -76,6 +76,8 @@ func (c *Config) checkShared(k *checker) {
 	k.add(c.Log.Limit >= 2*c.Log.Keep, "log.limit", fmt.Sprintf("is %v, less than twice log.keep (%v)", c.Log.Limit, c.Log.Keep), "")
 	k.add(c.Proxy.MaxConnections >= 1, "proxy.max_connections", "must be at least 1", "")
 	k.between("proxy.connect_timeout", c.Proxy.ConnectTimeout, 100*time.Millisecond, time.Hour)
+	k.add(c.Flow.MaxLag == 0 || c.Flow.MaxLag.D() >= 2*time.Second && c.Flow.MaxLag.D() <= 10*time.Minute, "flow.max_lag",
+		fmt.Sprintf("is %v, must be between 2s and 10m, or 0s for no limit", c.Flow.MaxLag), "")
 	k.between("switchover.limit", c.Switchover.Limit, time.Second, 10*time.Minute)
 	if !k.bad["switchover.limit"] {
 		k.between("switchover.drain", c.Switchover.Drain, 0, c.Switchover.Limit.D()/2)

@@ -86,7 +86,7 @@ func readFlags() (settings, error) {
 	var s settings
 	threads := flag.String("threads", "1,16,64,200", "numbers of sysbench threads")
 	tests := flag.String("tests", "oltp_insert,oltp_write_only,oltp_read_write,oltp_point_select", "sysbench scripts")
-	systems := flag.String("systems", "phxsql,standalone,semisync", "what to compare")
+	systems := flag.String("systems", "phxsql,standalone,semisync", "what to compare; unbounded is phxsql without flow control")
 	flag.DurationVar(&s.time, "time", 7*time.Second, "length of one cell")
 	flag.IntVar(&s.rounds, "rounds", 3, "rounds; medians are printed")
 	flag.IntVar(&s.tables, "tables", 10, "tables")
@@ -115,6 +115,7 @@ type sample struct {
 	tps     float64
 	p95     float64 // milliseconds
 	drained float64 // transactions per second with the followers' catch-up counted
+	backlog float64 // seconds that the catch-up took
 }
 
 type bench struct {
@@ -159,7 +160,8 @@ func (b *bench) all(ctx context.Context) error {
 					}
 					c := cell{test, threads, sys.name()}
 					b.samples[c] = append(b.samples[c], s)
-					fmt.Printf("round %d  %-18s %4d threads  %-10s %9.0f tps  p95 %7.1f ms  drained %9.0f\n", round+1, test, threads, sys.name(), s.tps, s.p95, s.drained)
+					fmt.Printf("round %d  %-18s %4d threads  %-10s %9.0f tps  p95 %7.1f ms  drained %9.0f  backlog %5.1f s\n",
+						round+1, test, threads, sys.name(), s.tps, s.p95, s.drained, s.backlog)
 				}
 			}
 		}
@@ -180,7 +182,8 @@ func (b *bench) one(ctx context.Context, sys system, test string, threads int) (
 	if err := sys.drain(ctx); err != nil {
 		return sample{}, err
 	}
-	s.drained = done / (s.seconds(done) + time.Since(before).Seconds())
+	s.backlog = time.Since(before).Seconds()
+	s.drained = done / (s.seconds(done) + s.backlog)
 	return s, nil
 }
 

@@ -37,7 +37,9 @@ func start(ctx context.Context, name, dir string, in engine.Install) (system, er
 	}
 	switch name {
 	case "phxsql":
-		return startPhxSQL(ctx, dir)
+		return startPhxSQL(ctx, name, dir, "")
+	case "unbounded": // the same without flow control
+		return startPhxSQL(ctx, name, dir, "[flow]\nmax_lag = \"0s\"\n")
 	case "standalone":
 		return startServers(ctx, name, dir, in, 1)
 	case "semisync":
@@ -48,20 +50,21 @@ func start(ctx context.Context, name, dir string, in engine.Install) (system, er
 
 // phxsql is a cluster of three nodes.
 type phxsql struct {
+	label  string
 	c      *drill.Cluster
 	master *drill.Node
 }
 
-func startPhxSQL(ctx context.Context, dir string) (system, error) {
+func startPhxSQL(ctx context.Context, label, dir, extra string) (system, error) {
 	program := filepath.Join(dir, "phxsql")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/phxsql/phxsql/cmd/phxsql").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build phxsql: %w: %s", err, out)
 	}
-	c, err := drill.New(drill.Options{Dir: filepath.Join(dir, "nodes"), Program: program, Nodes: 3})
+	c, err := drill.New(drill.Options{Dir: filepath.Join(dir, "nodes"), Program: program, Nodes: 3, Extra: extra})
 	if err != nil {
 		return nil, err
 	}
-	s := &phxsql{c: c}
+	s := &phxsql{label: label, c: c}
 	if err := c.Start(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -77,7 +80,7 @@ func startPhxSQL(ctx context.Context, dir string) (system, error) {
 	return s, nil
 }
 
-func (s *phxsql) name() string { return "phxsql" }
+func (s *phxsql) name() string { return s.label }
 func (s *phxsql) close()       { s.c.Close() }
 
 func (s *phxsql) address() (host, port, user, password string) {

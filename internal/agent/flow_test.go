@@ -1,0 +1,195 @@
+package agent
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// flowRun is a master and its followers in made-up time.
+type flowRun struct {
+	f      flow
+	limit  time.Duration
+	now    time.Time
+	demand float64 // bytes per second that clients would write
+	value  int     // bytes of one value
+	speed  map[paxos.NodeID]float64
+
+	free    time.Time // when the master can propose again
+	written float64   // bytes
+	due     float64   // demand that was not proposed yet
+	count   paxos.Instance
+	applied map[paxos.NodeID]float64 // values
+	said    map[paxos.NodeID]standing
+	turned  time.Time
+	longest time.Duration
+}
+
+func newFlowRun(limit time.Duration) *flowRun {
+	return &flowRun{limit: limit, now: time.Unix(1000, 0), value: 10_000, speed: map[paxos.NodeID]float64{},
+		applied: map[paxos.NodeID]float64{}, said: map[paxos.NodeID]standing{}}
+}
+
+const flowStep = 5 * time.Millisecond
+
+// run lets time pass. Followers speak once a second.
+func (r *flowRun) run(d time.Duration) {
+	for end := r.now.Add(d); r.now.Before(end); r.now = r.now.Add(flowStep) {
+		// Clients that wait do not write more meanwhile: at most one value is due.
+		r.due = min(r.due, float64(r.value)) + r.demand*flowStep.Seconds()
+		for r.due >= float64(r.value) && !r.free.After(r.now) {
+			r.due -= float64(r.value)
+			wait := r.f.hold(r.value, r.now)
+			r.longest = max(r.longest, wait)
+			r.free = r.now.Add(wait)
+			r.count++
+			r.written += float64(r.value)
+			r.f.chosen(r.count, r.value)
+		}
+		for id, s := range r.speed {
+			r.applied[id] = min(float64(r.count), r.applied[id]+s*flowStep.Seconds()/float64(r.value))
+			if r.now.Sub(r.said[id].at) >= time.Second+time.Duration(id)*7*time.Millisecond {
+				r.said[id] = standing{id, paxos.Instance(r.applied[id]), r.now}
+			}
+		}
+		if r.now.Sub(r.turned) >= flowEvery {
+			r.turned = r.now
+			var list []standing
+			for id := range r.speed {
+				list = append(list, r.said[id])
+			}
+			r.f.turn(r.now, r.limit, list)
+		}
+	}
+}
+
+// lag is how long a follower would need for what it lacks.
+func (r *flowRun) lag(id paxos.NodeID) time.Duration {
+	return time.Duration((float64(r.count) - r.applied[id]) * float64(r.value) / r.speed[id] * float64(time.Second))
+}
+
+// rate is what the master writes in a second on the average of d.
+func (r *flowRun) rate(d time.Duration) float64 {
+	before := r.written
+	r.run(d)
+	return (r.written - before) / d.Seconds()
+}
+
+// A master that could write faster than its follower executes comes down to what the
+// follower can, and the follower stays within the limit.
+func TestFlowKeepsTheBestFollowerClose(t *testing.T) {
+	for _, limit := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
+		for _, times := range []float64{1.2, 3, 20} {
+			r := newFlowRun(limit)
+			r.speed[2], r.speed[3] = 4e6, 1e6 // the slower one does not matter
+			r.demand = times * r.speed[2]
+			r.run(2*time.Minute + 10*limit) // what came before the follower was heard of is executed
+			most := time.Duration(0)
+			before := r.written
+			for range 100 {
+				r.run(limit / 10)
+				most = max(most, r.lag(2))
+			}
+			got := (r.written - before) / (10 * limit).Seconds()
+			if most > limit*5/4 {
+				t.Errorf("limit %v, %v times: %v behind", limit, times, most)
+			}
+			if got < 0.9*r.speed[2] || got > 1.1*r.speed[2] {
+				t.Errorf("limit %v, %v times: writes %.0f bytes in a second, the follower executes %.0f", limit, times, got, r.speed[2])
+			}
+			if r.longest > flowHold {
+				t.Errorf("a value waits for %v", r.longest)
+			}
+		}
+	}
+}
+
+// Who keeps up is not waited for, however much is written.
+func TestFlowCostsNothingWhileFollowersKeepUp(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2], r.speed[3] = 10e6, 2e6
+	r.demand = 9e6
+	if got := r.rate(time.Minute); got < 8.9e6 || r.f.waited > 0 {
+		t.Errorf("writes %.0f bytes in a second, waited %v", got, r.f.waited)
+	}
+	r.demand = 0 // nothing for a while, then a burst: what was idle is not late
+	r.run(time.Minute)
+	r.demand = 9e6
+	if r.run(10 * time.Second); r.f.waited > 0 {
+		t.Errorf("a burst waited %v", r.f.waited)
+	}
+}
+
+// The rate follows a follower that becomes slower and faster, and in the end is free.
+func TestFlowFollows(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2], r.demand = 8e6, 20e6
+	r.run(time.Minute)
+	for _, speed := range []float64{2e6, 12e6, 4e6} {
+		r.speed[2] = speed
+		r.run(time.Minute)
+		if got := r.rate(20 * time.Second); math.Abs(got-speed) > 0.15*speed || r.lag(2) > r.limit*5/4 {
+			t.Errorf("follower at %.0f: writes %.0f, %v behind", speed, got, r.lag(2))
+		}
+	}
+	r.speed[2] = 30e6
+	r.run(30 * time.Second)
+	waited := r.f.waited
+	if got := r.rate(20 * time.Second); got < 19e6 || r.f.waited > waited {
+		t.Errorf("a follower that keeps up again: writes %.0f, waited another %v", got, r.f.waited-waited)
+	}
+}
+
+// Nobody waits for a follower that slower commits would not help: one that is dead, that
+// is stuck, or that comes back from far away. When it is near again, it counts.
+func TestFlowDoesNotWaitInVain(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2], r.demand = 4e6, 10e6
+	r.run(time.Minute)
+	delete(r.speed, 2) // it is dead
+	waited := func(d time.Duration) time.Duration {
+		before := r.f.waited
+		r.run(d)
+		return r.f.waited - before
+	}
+	r.run(flowEvery)
+	if d := waited(5 * time.Minute); d > 0 {
+		t.Errorf("without any follower commits were held up for %v", d)
+	}
+	r.speed[2] = 100e6 // it is back, 5 minutes behind, and catches up
+	if d := waited(10 * time.Second); d > 0 {
+		t.Errorf("for one that is far away commits were held up for %v", d)
+	}
+	r.run(2 * time.Minute)
+	r.speed[2] = 4e6
+	r.run(time.Minute)
+	if r.f.rate.Load() == 0 {
+		t.Error("one that is back is not waited for")
+	}
+	r.speed[2] = 0 // a huge transaction
+	r.run(flowStuck + 2*time.Second)
+	if d := waited(time.Minute); d > 0 {
+		t.Errorf("for one that is stuck commits were held up for %v", d)
+	}
+	r.speed[3], r.applied[3] = 20e6, float64(r.count) // another one keeps up
+	if d := waited(time.Minute); d > 0 {
+		t.Errorf("with one that keeps up commits were held up for %v", d)
+	}
+}
+
+// Even while a follower executes next to nothing commits go on.
+func TestFlowNeverStops(t *testing.T) {
+	r := newFlowRun(2 * time.Second)
+	r.value = 8 << 20
+	r.speed[2], r.demand = 1e6, 1e9
+	r.run(5 * time.Second)
+	if got := r.rate(8 * time.Second); r.longest > flowHold || got < float64(r.value)/flowHold.Seconds()/2 {
+		t.Errorf("%.0f bytes in a second, a value waits for %v", got, r.longest)
+	}
+	r.f.reset()
+	if d := r.f.hold(1<<30, r.now); d != 0 {
+		t.Errorf("after the reset a value waits for %v", d)
+	}
+}
