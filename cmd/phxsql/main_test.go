@@ -93,6 +93,11 @@ func (f *fakeNode) RemoveMember(_ context.Context, who string, force bool) (api.
 	return api.MembersResult{Cluster: "c"}, nil
 }
 
+func (f *fakeNode) ChangeRole(_ context.Context, who, role string) (api.MembersResult, error) {
+	f.asked = api.RoleRequest{Member: who, Role: role}
+	return api.MembersResult{Cluster: "c"}, nil
+}
+
 func (f *fakeNode) CreateToken(_ context.Context, r api.TokenRequest) (api.TokenResult, error) {
 	f.asked = r
 	return api.TokenResult{Token: "phxsql-join-x"}, nil
@@ -389,6 +394,7 @@ func TestMembers(t *testing.T) {
 		{"member replace node2 --with 5=db5", api.AddRequest{ID: 5, Peer: "db5:3308", Role: "voter", Replace: "node2"}},
 		{"member remove 2", api.RemoveRequest{Member: "2"}},
 		{"member remove 2 --force-lose-majority", api.RemoveRequest{Member: "2", Force: true}},
+		{"member role 2 learner", api.RoleRequest{Member: "2", Role: "learner"}},
 		{"token create --lifetime 10m", api.TokenRequest{Lifetime: api.Seconds(10 * time.Minute)}},
 	} {
 		n.asked = nil

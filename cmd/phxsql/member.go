@@ -12,7 +12,8 @@ import (
 )
 
 func memberCommand(io stdio) *cobra.Command {
-	return group("member", "List, add, replace and remove members", memberListCommand(io), memberAddCommand(io), memberReplaceCommand(io), memberRemoveCommand(io))
+	return group("member", "List, add, replace and remove members, and change their roles",
+		memberListCommand(io), memberAddCommand(io), memberReplaceCommand(io), memberRemoveCommand(io), memberRoleCommand(io))
 }
 
 func memberListCommand(io stdio) *cobra.Command {
@@ -156,5 +157,32 @@ back only as a new node, with another id and an empty data directory.`,
 	t.flags(cmd)
 	outputFlag(cmd, &output)
 	cmd.Flags().BoolVar(&force, "force-lose-majority", false, "remove it even if those that are up are no majority of the rest: nothing can be written then")
+	return cmd
+}
+
+func memberRoleCommand(io stdio) *cobra.Command {
+	var t target
+	var output string
+	cmd := &cobra.Command{
+		Use:   "role MEMBER voter|learner",
+		Short: "Make a learner a voter, or a voter a learner",
+		Long: `Make a learner a voter, or a voter a learner, by name or id. A learner has the data and
+follows, but commits do not wait for it, and it never becomes the master. Who is to vote
+must have caught up. If the master is to be a learner another one becomes it first. What
+would leave no majority that is up is refused. A witness has no data: replace it.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return &usageError{"member role takes a member and a role", "such as: phxsql member role node4 learner"}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.ask(cmd.Context(), output, io.out, func(c *api.Client) (api.MembersResult, error) {
+				return c.ChangeRole(cmd.Context(), api.RoleRequest{Member: args[0], Role: args[1]})
+			})
+		},
+	}
+	t.flags(cmd)
+	outputFlag(cmd, &output)
 	return cmd
 }

@@ -23,6 +23,7 @@ const (
 	callAdd     = "member_add"     // api.AddRequest: admit a node that is up and new, as a learner
 	callPromote = "member_promote" // promoteRequest: give a member that has caught up its role
 	callRemove  = "member_remove"  // removeRequest
+	callRole    = "member_role"    // roleRequest: make a learner a voter, or the other way round
 	callPing    = "ping"           // nothing: a sign of life
 )
 
@@ -37,10 +38,16 @@ type removeRequest struct {
 	Force bool         `json:"force"`
 }
 
+type roleRequest struct {
+	ID   paxos.NodeID `json:"id"`
+	Role string       `json:"role"`
+}
+
 func (a *Agent) handleChanges() {
 	handle(a, callAdd, a.onAdd)
 	handle(a, callPromote, a.onPromote)
 	handle(a, callRemove, a.onRemove)
+	handle(a, callRole, a.onRole)
 	handle(a, callPing, func(context.Context, paxos.NodeID, nothing) (nothing, error) { return nothing{}, nil })
 	handle(a, callRedeem, a.onRedeem)
 	handle(a, callSettings, a.onSettings)

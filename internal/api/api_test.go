@@ -55,6 +55,10 @@ func (f *fakeNode) RemoveMember(_ context.Context, who string, force bool) (Memb
 	return MembersResult{Cluster: fmt.Sprint(who, force)}, f.err
 }
 
+func (f *fakeNode) ChangeRole(_ context.Context, who, role string) (MembersResult, error) {
+	return MembersResult{Cluster: who + " " + role}, f.err
+}
+
 func (f *fakeNode) CreateToken(context.Context, TokenRequest) (TokenResult, error) {
 	return TokenResult{Token: "t"}, f.err
 }

@@ -40,6 +40,12 @@ type RemoveRequest struct {
 	Force bool `json:"force_lose_majority,omitempty"`
 }
 
+// RoleRequest changes what a member with data does.
+type RoleRequest struct {
+	Member string `json:"member"` // name or id
+	Role   string `json:"role"`   // voter or learner
+}
+
 // Member is a member as the log names it.
 type Member struct {
 	ID   paxos.NodeID `json:"id"`
@@ -96,6 +102,30 @@ func (s *Server) removeMember(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, res, err)
 }
 
+func (s *Server) changeRole(w http.ResponseWriter, r *http.Request) {
+	var req RoleRequest
+	err := readJSON(w, r, &req)
+	if err == nil {
+		err = named(req.Member)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.log.Info("member role asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyName, req.Member, telemetry.KeyState, req.Role)
+	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
+	defer cancel()
+	res, err := s.o.Node.ChangeRole(ctx, req.Member, req.Role)
+	s.answer(w, r, res, err)
+}
+
+// ChangeRole makes a learner a voter, or a voter a learner.
+func (c *Client) ChangeRole(ctx context.Context, req RoleRequest) (MembersResult, error) {
+	var res MembersResult
+	err := c.do(ctx, "POST", rolePath, nil, req, &res)
+	return res, err
+}
+
 // AddMember admits a node.
 func (c *Client) AddMember(ctx context.Context, req AddRequest) (MembersResult, error) {
 	var res MembersResult
@@ -131,6 +161,8 @@ type RedeemRequest struct {
 type RedeemResult struct {
 	Secret string `json:"secret"` // content of the cluster's secret file
 }
+
+const rolePath = "/v1/members/role"
 
 const joinPath = "/v1/join"
 

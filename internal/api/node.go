@@ -27,6 +27,8 @@ type Node interface {
 	// RemoveMember removes the member whose name or id is given, after another one has
 	// become master if it was. force allows a membership that has no majority up.
 	RemoveMember(ctx context.Context, who string, force bool) (MembersResult, error)
+	// ChangeRole makes a learner a voter, or a voter a learner.
+	ChangeRole(ctx context.Context, member, role string) (MembersResult, error)
 	// RotateAccounts gives the agents' accounts new passwords on all members, and
 	// returns when those that are up have them. It may be asked of any member.
 	RotateAccounts(ctx context.Context, req RotateRequest) (RotateResult, error)

@@ -82,6 +82,7 @@ func (s *Server) routes() {
 	member("POST", copyPath, s.copyStream)
 	member("POST", "/v1/members/add", s.addMember)
 	member("POST", "/v1/members/remove", s.removeMember)
+	member("POST", rolePath, s.changeRole)
 	member("POST", "/v1/tokens", s.createToken)
 	open("POST", joinPath, s.redeem)
 	s.settingsRoutes(member)

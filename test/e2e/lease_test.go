@@ -34,11 +34,48 @@ func TestTheLeaseIsChangedUnderLoad(t *testing.T) {
 	}
 	leaseBetween(t, c, time.Millisecond, 900*time.Millisecond)
 	failOver(ctx, t, c, w)
+	changeRoles(ctx, t, c, w)
 	out, err := c.Run(ctx, "config", "history")
 	if err != nil || strings.Count(out, "consensus.lease") != 2 {
 		t.Errorf("the history of the settings: %v\n%s", err, out)
 	}
 	judge(t, c, w)
+}
+
+// changeRoles takes the master its vote and gives it back, under load.
+func changeRoles(ctx context.Context, t *testing.T, c *drill.Cluster, w *drill.Workload) {
+	t.Helper()
+	m, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"learner", "voter"} {
+		began := time.Now()
+		if err := drill.Eventually(ctx, func() error { // a voter is refused until it has caught up
+			_, err := c.Run(ctx, "member", "role", fmt.Sprint(m.ID), role)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := drill.Eventually(ctx, func() error {
+			st, err := c.Status(ctx)
+			for _, s := range st.Members {
+				if int(s.ID) == m.ID && (s.Role != role || s.Master) {
+					return fmt.Errorf("member %d is a %s, want a %s that follows: %v", m.ID, s.Role, role, err)
+				}
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.WaitAck(ctx, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("node %d as %s: longest pause %v", m.ID, role, w.Pause(began).Round(time.Millisecond))
+		if err := c.WaitServing(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // leaseBetween waits until the master has a lease of a length, and all members work by
