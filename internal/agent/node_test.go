@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -111,7 +112,7 @@ func (n *node) waitMaster(t *testing.T, beyond uint64) api.MemberStatus {
 }
 
 // One node with a real server: made, written to, its server killed, stopped and
-// started again.
+// started again with another secret.
 func TestNode(t *testing.T) {
 	cfg := realConfig(t)
 	n := startNode(t, cfg)
@@ -155,7 +156,17 @@ func TestNode(t *testing.T) {
 	if _, err := db.ExecContext(ctx, "INSERT INTO t.x VALUES (2)"); err != nil {
 		t.Fatal(err)
 	}
+	// Passwords that are made of the cluster's secret, which is another one afterwards.
+	if res, err := n.client.RotateAccounts(ctx, api.RotateRequest{}); err != nil || len(res.Done) != 1 {
+		t.Errorf("rotation: %+v, %v", res, err)
+	}
 	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(cfg.Cluster.SecretFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identity.CreateSecret(cfg.Cluster.SecretFile); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(second.Engine.PID, 0); err == nil {
@@ -164,6 +175,9 @@ func TestNode(t *testing.T) {
 
 	n = startNode(t, cfg)
 	n.waitMaster(t, second.Epoch)
+	if res, err := n.client.RotateAccounts(ctx, api.RotateRequest{}); err != nil || len(res.Done) != 1 {
+		t.Errorf("rotation with another secret: %+v, %v", res, err)
+	}
 	var rows int
 	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM t.x").Scan(&rows); err != nil || rows != 2 {
 		t.Errorf("%d rows after a restart, %v", rows, err)
