@@ -177,7 +177,7 @@ func (a *Agent) invite(ctx context.Context, ms paxos.Members, req api.AddRequest
 	for _, m := range ms.List {
 		invitation.Members = append(invitation.Members, api.InitMember{ID: m.ID, Peer: m.Addr, Name: m.Name})
 	}
-	if err := a.call(ctx, req.ID, callJoin, invitation, &ans); err != nil {
+	if err := a.callNew(ctx, req.ID, invitation, &ans); err != nil {
 		var named *api.Error
 		if errors.As(err, &named) {
 			return ans, err

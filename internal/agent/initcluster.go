@@ -115,11 +115,40 @@ func (a *Agent) gather(ctx context.Context, members []api.InitMember) ([]paxos.M
 	return list, nil
 }
 
+// strangerEvery is how often it is looked whether a node that is called can be one of us.
+const strangerEvery = 50 * time.Millisecond
+
+// callNew asks a new node to join. It does not wait for one that cannot be connected
+// with for a reason that does not pass.
+func (a *Agent) callNew(ctx context.Context, id paxos.NodeID, req joinRequest, ans *joinAnswer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began := time.Now()
+	go func() {
+		t := time.NewTicker(strangerEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			for _, p := range a.transport.Status().Peers {
+				if p.ID == id && !p.Connected && p.LastErrorAt.After(began) &&
+					(p.Reason == transport.Reason(transport.ErrWrongSecret) || p.Reason == transport.Reason(transport.ErrCertificateExpired)) {
+					cancel()
+				}
+			}
+		}
+	}()
+	return a.call(ctx, id, callJoin, req, ans)
+}
+
 func (a *Agent) askToJoin(ctx context.Context, m api.InitMember, members []api.InitMember) (joinAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
 	var ans joinAnswer
-	if err := a.call(ctx, m.ID, callJoin, joinRequest{Members: members}, &ans); err != nil {
+	if err := a.callNew(ctx, m.ID, joinRequest{Members: members}, &ans); err != nil {
 		return ans, api.Unavailable("member_unreachable", fmt.Sprintf("node %d at %s does not answer: %s", m.ID, m.Peer, strings.ReplaceAll(err.Error(), "\n", "; ")),
 			"start it with 'phxsql server', with the same secret file, and check its peer address").Because(err)
 	}
