@@ -44,8 +44,8 @@ test-e2e: ## real processes, real servers
 	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
 
 .PHONY: life
-life: ## long versions of the end-to-end tests of joins, copies and rebuilds, with kills at every step
-	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Cop|Rebuilt|Removed|NewData|Witness|ShorterWay' -args -life | $(SUM) -show /test/e2e
+life: ## long versions of the end-to-end tests of joins, copies, rebuilds and lag, with kills at every step
+	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Cop|Rebuilt|Removed|NewData|Witness|ShorterWay|Flow' -args -life | $(SUM) -show /test/e2e
 
 lint: bin/golangci-lint ## more than vet; the first run builds the linter, which takes minutes
 	bin/golangci-lint run ./...

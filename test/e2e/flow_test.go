@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/phxsql/phxsql/internal/drill"
+)
+
+// TestFlowHoldsCommitsUp has the servers of both followers run for a twentieth of the
+// time: the master's commits become slower, go on, and are let go when the followers
+// keep up again.
+func TestFlowHoldsCommitsUp(t *testing.T) {
+	onlyLong(t)
+	c := start(t, drill.Options{Extra: "[flow]\nmax_lag = \"2s\"\n"})
+	w := load(t, c)
+	ctx := limit(t, 4*time.Minute)
+	master, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, n := range c.Nodes {
+		if n == master {
+			continue
+		}
+		pid, err := n.ServerPID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		slow(pids, end)
+	}()
+	flow := func(want string, ok func(rate int64, waited time.Duration) bool) {
+		t.Helper()
+		err := drill.Eventually(ctx, func() error {
+			m, err := master.Self(ctx)
+			if err != nil || m.Flow == nil {
+				return fmt.Errorf("node %d tells no flow: %v", master.ID, err)
+			}
+			if !ok(m.Flow.Rate, time.Duration(m.Flow.Waited)) {
+				return fmt.Errorf("want commits that are %s: %+v", want, *m.Flow)
+			}
+			t.Logf("%s: %+v", want, *m.Flow)
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	flow("held up", func(rate int64, waited time.Duration) bool { return rate > 0 && waited > 0 })
+	if err := w.WaitAck(ctx, time.Now()); err != nil {
+		t.Error(err)
+	}
+	close(end)
+	<-ended
+	flow("let go", func(rate int64, _ time.Duration) bool { return rate == 0 })
+	judge(t, c, w)
+}
+
+// slow lets processes run for a twentieth of the time, until end is closed.
+func slow(pids []int, end <-chan struct{}) {
+	signal := func(s syscall.Signal) {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, s) // one that is gone is started anew, and not slow
+		}
+	}
+	defer signal(syscall.SIGCONT)
+	for {
+		signal(syscall.SIGSTOP)
+		select {
+		case <-end:
+			return
+		case <-time.After(475 * time.Millisecond):
+		}
+		signal(syscall.SIGCONT)
+		select {
+		case <-end:
+			return
+		case <-time.After(25 * time.Millisecond):
+		}
+	}
+}
