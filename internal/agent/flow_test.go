@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"context"
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/phxsql/phxsql/paxos"
@@ -192,4 +194,60 @@ func TestFlowNeverStops(t *testing.T) {
 	if d := r.f.hold(1<<30, r.now); d != 0 {
 		t.Errorf("after the reset a value waits for %v", d)
 	}
+}
+
+// proposals is a log that chooses everything at once.
+type proposals struct{ n paxos.Instance }
+
+func (p *proposals) Propose(_ []byte, done func(paxos.Instance, error)) error {
+	p.n++
+	done(p.n, nil)
+	return nil
+}
+
+// Values wait on their way into the log, but not when the master gives its role away,
+// nor when the node ends.
+func TestThrottledProposals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		f, open := &flow{}, true
+		p := throttled{&proposals{}, f, func() bool { return open }, ctx}
+		propose := func() time.Duration {
+			began := time.Now()
+			if err := p.Propose(make([]byte, 100<<10), func(paxos.Instance, error) {}); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		if d := propose(); d != 0 {
+			t.Errorf("without a rate a value waits %v", d)
+		}
+		f.rate.Store(1 << 20)
+		total := time.Duration(0)
+		for range 100 {
+			d := propose()
+			if total += d; d > flowHold {
+				t.Errorf("a value waits %v", d)
+			}
+		}
+		if total < 9*time.Second || total > 10*time.Second {
+			t.Errorf("10 MB at 1 MB/s took %v", total)
+		}
+		if f.newest != (mark{through: 101, bytes: 101 * 100 << 10}) {
+			t.Errorf("counted %+v", f.newest)
+		}
+		f.rate.Store(flowLeast)
+		if d := propose(); d < flowHold/2 {
+			t.Errorf("at the lowest rate a value waits %v", d)
+		}
+		open = false
+		if d := propose(); d != 0 {
+			t.Errorf("while the master drains a value waits %v", d)
+		}
+		open = true
+		end()
+		if d := propose(); d != 0 {
+			t.Errorf("at the end a value waits %v", d)
+		}
+	})
 }
