@@ -88,7 +88,7 @@ func (a *Agent) audit(ctx context.Context) {
 			return
 		case asked = <-a.audits.wish:
 		case <-t.C:
-			c := a.cfg.Audit
+			c := a.settled().Audit
 			if !a.serves() {
 				last = time.Now() // a new master waits a whole interval
 			}
@@ -163,7 +163,7 @@ func (a *Agent) runPass(ctx context.Context) auditOutcome {
 		return auditOutcome{err: api.Refused("unproved", "the master's own data are new and not proved yet", "ask again when phxsql status does not say so any more")}
 	}
 	a.audits.pass++
-	p := a.newPass(a.audits.pass, a.cfg.Audit.Rate)
+	p := a.newPass(a.audits.pass, a.settled().Audit.Rate)
 	began := time.Now()
 	err := p.run(ctx)
 	for id := range p.nodes {

@@ -42,7 +42,7 @@ func (a *Agent) onOffer(context.Context, paxos.NodeID, nothing) (offer, error) {
 		if o.Bytes, err = a.db.DataSize(); err != nil {
 			return o, err
 		}
-		o.Rate = int64(a.cfg.Copy.Rate)
+		o.Rate = int64(a.settled().Copy.Rate)
 		o.Master, o.Behind, o.Password = st == api.StateMaster, s.view.Engine.Behind, a.db.CopyPassword()
 	}
 	return o, nil

@@ -30,9 +30,8 @@ const (
 // pacer limits the bytes that all copies of this node's data take together. It is safe
 // for concurrent use.
 type pacer struct {
-	most int64 // bytes per second
-
 	mu    sync.Mutex
+	most  int64 // bytes per second
 	rate  int64
 	usual time.Duration // what commits take without a copy; 0: not known
 	ahead time.Time     // when what was let through would be through at the rate
@@ -40,6 +39,15 @@ type pacer struct {
 }
 
 func newPacer(most int64) *pacer { return &pacer{most: most, rate: most / paceFirst} }
+
+// limit changes the most, for copies under way, too.
+func (p *pacer) limit(most int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if most != p.most {
+		p.most, p.rate = most, most/paceFirst
+	}
+}
 
 // begin and end tell of a connection that a copy goes over.
 func (p *pacer) begin() {

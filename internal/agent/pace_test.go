@@ -62,3 +62,24 @@ func TestCommitMeter(t *testing.T) {
 		}
 	})
 }
+
+// Another limit counts at once, and a copy begins with a quarter of it again.
+func TestPacerTakesAnotherLimit(t *testing.T) {
+	p := newPacer(1600)
+	p.begin()
+	for range paceStep {
+		p.learn(time.Millisecond)
+	}
+	if p.limit(1600); p.current() != 1600 {
+		t.Errorf("rate %d, with the limit that it had", p.current())
+	}
+	if p.limit(800); p.current() != 200 {
+		t.Errorf("rate %d with half the limit", p.current())
+	}
+	for range 2 * paceStep {
+		p.learn(time.Millisecond)
+	}
+	if p.current() != 800 {
+		t.Errorf("rate %d in the end", p.current())
+	}
+}

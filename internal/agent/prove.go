@@ -75,7 +75,7 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 	}
 	ctx, cancel := context.WithTimeout(ctx, proveLimit)
 	defer cancel()
-	p := a.newPass(0, a.cfg.Audit.ProveRate)
+	p := a.newPass(0, a.settled().Audit.ProveRate)
 	p.only = from
 	session, end, err := p.begin(ctx)
 	if err != nil {

@@ -59,6 +59,7 @@ func (a *Agent) followSettings(ctx context.Context) {
 		changed := a.settle()
 		c := a.settled()
 		a.proxy.SetLimits(c.Proxy.MaxConnections, c.Proxy.ConnectTimeout.D())
+		a.pacer.limit(int64(c.Copy.Rate))
 		if err := a.group.SetLease(c.Consensus.Lease.D()); err != nil {
 			a.log.Warn("lease not changed", telemetry.KeyError, err)
 		}

@@ -15,6 +15,11 @@ import (
 
 // shared finds the place of each such key in a configuration.
 var shared = map[string]func(*Config) any{
+	"audit.enabled":         func(c *Config) any { return &c.Audit.Enabled },
+	"audit.interval":        func(c *Config) any { return &c.Audit.Interval },
+	"audit.prove_rate":      func(c *Config) any { return &c.Audit.ProveRate },
+	"audit.rate":            func(c *Config) any { return &c.Audit.Rate },
+	"copy.rate":             func(c *Config) any { return &c.Copy.Rate },
 	"consensus.lease":       func(c *Config) any { return &c.Consensus.Lease },
 	"flow.max_lag":          func(c *Config) any { return &c.Flow.MaxLag },
 	"log.keep":              func(c *Config) any { return &c.Log.Keep },
@@ -43,6 +48,8 @@ func deref(p any) any {
 	case *Duration:
 		return *p
 	case *int:
+		return *p
+	case *bool:
 		return *p
 	}
 	panic(fmt.Sprintf("config: shared key of type %T", p))
@@ -113,6 +120,13 @@ func hasKey(t reflect.Type, prefix, key string) bool {
 func setText(place any, text string) error {
 	if u, ok := place.(encoding.TextUnmarshaler); ok {
 		return u.UnmarshalText([]byte(text))
+	}
+	if b, ok := place.(*bool); ok {
+		if text != "true" && text != "false" {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		*b = text == "true"
+		return nil
 	}
 	n, err := strconv.ParseUint(text, 10, 31)
 	if err != nil {

@@ -52,11 +52,9 @@ func (c *Config) check(bad map[string]bool) Faults {
 	c.checkNode(k)
 	c.checkAddresses(k)
 	c.checkEngine(k)
-	c.checkAudit(k)
 	c.checkConsensus(k)
 	k.add(c.Cluster.SecretFile != "", "cluster.secret_file", "must not be empty", "make one with 'phxsql secret create'")
 	k.between("cluster.certificate_lifetime", c.Cluster.CertificateLifetime, identity.MinCertificateLifetime, identity.MaxCertificateLifetime)
-	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
 	k.add(c.Copy.ReplayRate >= 1<<10, "copy.replay_rate", fmt.Sprintf("is %v, must be at least 1KiB", c.Copy.ReplayRate), "")
 	c.checkShared(k)
 	k.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
@@ -66,6 +64,8 @@ func (c *Config) check(bad map[string]bool) Faults {
 
 // checkShared checks what may be set for all members at once.
 func (c *Config) checkShared(k *checker) {
+	c.checkAudit(k)
+	k.add(c.Copy.Rate >= 1<<20, "copy.rate", fmt.Sprintf("is %v, must be at least 1MiB", c.Copy.Rate), "")
 	s := c.Consensus
 	k.between("consensus.lease", s.Lease, MinLease, MaxLease)
 	if !k.bad["consensus.heartbeat"] {
