@@ -82,7 +82,34 @@ func TestACellWithoutPeersHasNoRatio(t *testing.T) {
 	r.add(cell{1, 100, 1}, "ours", sample{result: result{Commits: 10, Time: time.Second}})
 	var b strings.Builder
 	r.print(&b)
-	if got := b.String(); !strings.Contains(got, "| - | - |\n") || strings.Contains(got, "mean") {
+	if got := b.String(); !strings.Contains(got, "| - | - | - |\n") || strings.Contains(got, "mean") {
 		t.Errorf("the table of ours alone:\n%s", got)
+	}
+}
+
+// TestReportSaysHowTheGoalsStand: each goal has its cells, the worst memory its cell.
+func TestReportSaysHowTheGoalsStand(t *testing.T) {
+	r := &report{systems: []string{"ours", "b"}, samples: map[cell]map[string][]sample{}, floors: map[string][]result{"append": {{Commits: 1, Time: time.Second, P50: 200 * time.Microsecond}}}}
+	add := func(c cell, commits int64, p50, cpu time.Duration, memory int64) {
+		r.add(c, "ours", sample{result: result{Commits: commits, Time: time.Second, P50: p50}, CPU: cpu, Memory: memory})
+		r.add(c, "b", sample{result: result{Commits: 1000, Time: time.Second}})
+	}
+	add(cell{1, 100, 1}, 900, 500*time.Microsecond, time.Second, 30e6)
+	add(cell{1, 100 << 10, 1}, 4000, 900*time.Microsecond, time.Second, 120e6)
+	add(cell{1, 1 << 10, 100}, 2000, time.Millisecond, 60*time.Millisecond, 40e6)
+	add(cell{20, 1 << 10, 100}, 16000, time.Millisecond, time.Second, 50e6)
+	var b strings.Builder
+	r.print(&b)
+	for _, want := range []string{
+		"| 0.90 (b) | 2.5 |\n",
+		"geometric mean of 4 cells: 3.28 (goal 1.5); below level: 1: 100 B/1 0.90\n",
+		"p50 at one proposer in floors (goal 2.1): 100 B/1 2.5\n",
+		"us of CPU per commit at 100 proposers (goal 30): 1 KB/100 30\n",
+		"Commits/s of 20 groups (goal 15000): 20 groups 1 KB/100 16000\n",
+		"Most MB of memory of a node (goal 100): 100 KB/1 120\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
 	}
 }
