@@ -32,6 +32,7 @@ type conn struct {
 	raw    net.Conn // closed to end it; a TLS goodbye could block
 	stream net.Conn // raw or TLS over it
 	frames *frameReader
+	direct *direct // nil where writing may mean waiting: TLS
 	idle   time.Duration
 	peer   paxos.NodeID // proven by TLS; 0 in insecure mode until the hello
 }
@@ -41,13 +42,17 @@ type conn struct {
 type idleConn struct {
 	net.Conn
 	idle time.Duration // 0 while the handshake has its own deadline
+	set  time.Time     // when the deadline was set last
 }
 
 func (c *idleConn) Read(b []byte) (int, error) {
-	if c.idle > 0 {
-		if err := c.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
+	// Setting it for each read would cost as much as a small read: it may come an
+	// eighth too early.
+	if now := time.Now(); c.idle > 0 && now.Sub(c.set) > c.idle/8 {
+		if err := c.SetReadDeadline(now.Add(c.idle)); err != nil {
 			return 0, err
 		}
+		c.set = now
 	}
 	n, err := c.Conn.Read(b)
 	if c.idle > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -64,7 +69,9 @@ func (t *Transport) secure(ctx context.Context, raw net.Conn, dial paxos.NodeID)
 	}
 	c := &conn{raw: &idleConn{Conn: raw}, idle: t.opt.IdleTimeout}
 	c.stream = c.raw
-	if !t.opt.Insecure {
+	if t.opt.Insecure {
+		c.direct = newDirect(raw)
+	} else {
 		var sec *tls.Conn
 		if dial != 0 {
 			sec = tls.Client(c.raw, t.opt.Credentials.ClientConfig(dial))

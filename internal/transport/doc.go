@@ -21,7 +21,7 @@
 // was checked; Send never blocks; every queue has a limit.
 //
 // Goroutines: one accepts, and ends with the listener. One for each peer dials and
-// writes, one reads the answers; they end when the peer is removed or the transport
+// writes, except that a sender writes itself where that needs no waiting; one reads the answers; they end when the peer is removed or the transport
 // closed. Two for each accepted connection, one reads and one writes answers; they
 // end with the connection. One for each call being handled, whose context ends
 // with the connection. Close ends them all and waits.

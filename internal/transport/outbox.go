@@ -2,6 +2,7 @@ package transport
 
 import (
 	"sync"
+	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -43,13 +44,18 @@ type outbox struct {
 
 	mu      sync.Mutex
 	closed  bool
+	writing bool // somebody has the pen, and looks for more before giving it back
 	urgent  []byte
 	ordered []chunk // in order
 	waiting int     // bytes in ordered
 
-	large [][]byte // what is left of the large frame that is being written; the writer's own
-	piece []byte   // what of it was copied for the writer; the writer's own
-	burst [][]byte // what the writer has; the writer's own
+	// Of who has the pen.
+	large [][]byte // what is left of the large frame that is being written
+	piece []byte   // what of it was copied for the writer
+	burst [][]byte // what the writer has
+	rest  [][]byte // what a sender could not write without waiting
+	wrote int64    // when the pen was given back last, by Transport.clock
+
 	taken []byte   // the chunk of the ordered lane that the writer has
 	spare []byte   // the urgent buffer that the writer has, or had
 	free  [][]byte // empty chunks
@@ -76,7 +82,8 @@ func urgentMessage(m *paxos.Message) bool {
 
 // putMessages queues messages and returns how many it took, and how many bytes.
 // When the ordered lane is over its limit it refuses messages with entries; the
-// sender will send them again when it still has to. A promise is taken all the same,
+// sender will send them again when it still has to. The caller sees to it that they are
+// written (lend or signal). A promise is taken all the same,
 // because an election waits for it, and so is a message that alone is larger than the
 // limit when nothing else waits. The messages of one caller keep their order.
 func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, bytes int) {
@@ -101,9 +108,6 @@ func (o *outbox) putMessages(group paxos.Group, msgs []paxos.Message) (taken, by
 		bytes += headerSize + size
 	}
 	o.mu.Unlock()
-	if taken > 0 {
-		o.signal()
-	}
 	return taken, bytes
 }
 
@@ -175,6 +179,51 @@ func (o *outbox) putOrdered(size int, f func(b []byte) []byte) bool {
 	return ok
 }
 
+const (
+	// lendGap is how long a connection must have been quiet for a sender to write itself.
+	// On a busier one the writer makes fewer system calls: it takes all that has queued.
+	lendGap = int64(50 * time.Microsecond)
+	// lendLimit bounds what a sender writes itself, which holds it up.
+	lendLimit = 32 << 10
+)
+
+// lend gives the pen to a sender that can write without waiting, which saves waking the
+// writer. Where it does not, it sees to it that the writer writes.
+func (o *outbox) lend(now int64) bool {
+	o.mu.Lock()
+	busy := o.writing // who has the pen looks again
+	ok := !busy && !o.closed && len(o.rest) == 0 && len(o.large) == 0 &&
+		now-o.wrote >= lendGap && len(o.urgent)+o.waiting <= lendLimit
+	if ok {
+		o.writing = true
+	}
+	o.mu.Unlock()
+	if !ok && !busy {
+		o.signal()
+	}
+	return ok
+}
+
+// grab gives the pen to the writer, unless a sender has it.
+func (o *outbox) grab() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ok := !o.writing
+	o.writing = true
+	return ok
+}
+
+// release gives the pen back, and wakes the writer if something is left.
+func (o *outbox) release(now int64) {
+	o.mu.Lock()
+	o.writing, o.wrote = false, now
+	more := len(o.rest) > 0 || len(o.large) > 0 || len(o.urgent) > 0 || len(o.ordered) > 0
+	o.mu.Unlock()
+	if more {
+		o.signal()
+	}
+}
+
 func (o *outbox) signal() {
 	select {
 	case o.wake <- struct{}{}:
@@ -184,8 +233,12 @@ func (o *outbox) signal() {
 
 // take returns the next bytes to write, one piece behind the other; nil if there are
 // none. They are valid until the next take, and chunkSize at most unless they are one
-// piece.
+// piece. The caller has the pen.
 func (o *outbox) take() [][]byte {
+	if b := o.rest; len(b) > 0 {
+		o.rest = nil
+		return b
+	}
 	if len(o.large) == 0 { // a frame is never interrupted
 		if b := o.takeChunk(); b != nil {
 			o.burst = append(o.burst[:0], b)
@@ -258,7 +311,7 @@ func (o *outbox) takeChunk() []byte {
 func (o *outbox) trim() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil || len(o.large) > 0 {
+	if o.writing || len(o.urgent) > 0 || o.waiting > 0 || o.taken != nil || len(o.large) > 0 || len(o.rest) > 0 {
 		return
 	}
 	o.piece, o.burst = nil, nil

@@ -206,6 +206,9 @@ func (p *peer) send(group paxos.Group, msgs []paxos.Message) {
 		return
 	}
 	n, bytes := s.out.putMessages(group, msgs)
+	if n > 0 {
+		s.hasten()
+	}
 	p.stats.messagesOut.Add(uint64(n))
 	p.stats.bytesOut.Add(uint64(bytes))
 	if n < len(msgs) {

@@ -53,16 +53,8 @@ func (s *session) write() error {
 	defer tick.Stop()
 	s.ping()
 	for {
-		if b := s.out.take(); b != nil {
-			if err := s.c.write(b); err != nil {
-				return err
-			}
-			select {
-			case <-tick.C:
-				s.ping()
-			default:
-			}
-			continue
+		if err := s.writeAll(tick.C); err != nil {
+			return err
 		}
 		select {
 		case <-s.out.wake:
@@ -73,6 +65,43 @@ func (s *session) write() error {
 			return s.err
 		}
 	}
+}
+
+// writeAll writes what the outbox holds, unless a sender is at it.
+func (s *session) writeAll(tick <-chan time.Time) error {
+	if !s.out.grab() {
+		return nil
+	}
+	defer func() { s.out.release(s.p.t.clock()) }()
+	for b := s.out.take(); b != nil; b = s.out.take() {
+		if err := s.c.write(b); err != nil {
+			return err
+		}
+		select {
+		case <-tick:
+			s.ping()
+		default:
+		}
+	}
+	return nil
+}
+
+// hasten writes in the sender's goroutine what can be written without waiting, or wakes
+// the writer.
+func (s *session) hasten() {
+	if s.c.direct == nil {
+		s.out.signal()
+		return
+	}
+	if !s.out.lend(s.p.t.clock()) {
+		return
+	}
+	for b := s.out.take(); b != nil; b = s.out.take() {
+		if s.out.rest = s.c.direct.write(b); len(s.out.rest) > 0 {
+			break
+		}
+	}
+	s.out.release(s.p.t.clock())
 }
 
 // ping asks the peer for a sign of life and carries the time of asking, counted
