@@ -234,11 +234,12 @@ func (g *Group) turn() error {
 		return err
 	}
 	g.publish(&out)
+	// The others' disks begin first: their answers have the longer way.
+	g.deliver(out.Messages)
 	if out.Sync {
 		g.owes.Store(true) // before the sync that it waits for can end
 		g.host.requestSync()
 	}
-	g.deliver(out.Messages)
 	for i := range out.Told {
 		out.Told[i].Tell()
 	}
