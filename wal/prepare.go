@@ -35,7 +35,7 @@ type preparer struct {
 }
 
 // bulkSync is the number of bytes per sync from which zeros do not pay.
-const bulkSync = 128 << 10
+const bulkSync = 48 << 10
 
 // takeFile returns the file of a segment: the prepared one, or a new one.
 func (l *Log) takeFile(number uint64) (vfs.File, int64, error) {
