@@ -103,7 +103,7 @@ func (a *Agent) audit(ctx context.Context) {
 		}
 		out := a.runPass(ctx)
 		last = time.Now()
-		if again = min(2*again, a.cfg.Audit.Interval.D()); !a.audits.undecided {
+		if again = min(2*again, a.settled().Audit.Interval.D()); !a.audits.undecided {
 			again = 0
 		} else if again == 0 {
 			again = undecidedAgain
