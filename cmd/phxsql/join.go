@@ -67,7 +67,7 @@ status' on any member. It may be stopped at any moment: 'phxsql server' goes on.
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "", "the node's configuration")
 	f.StringSliceVar(&o.seeds, "seed", nil, "admin address (host:port) of a member; may be given several times")
-	f.StringVar(&o.token, "token", "", "a join token; other users of this machine may see it here, --token-file hides it")
+	f.StringVar(&o.token, "token", "", "a join token; it is taken off the process list at once, --token-file does not show it even for a moment")
 	f.StringVar(&o.tokenFile, "token-file", "", "file that holds a join token; - is standard input")
 	f.StringVar(&o.role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote)")
 	f.Uint64Var(&o.replace, "replace", 0, "id of the member whose place the node takes when it has caught up")

@@ -15,6 +15,9 @@ import (
 )
 
 func main() {
+	if err := hideToken(os.Args); err != nil {
+		printError(os.Stderr, err) // the token works all the same
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks for an orderly end; a second one ends the program.
 	context.AfterFunc(ctx, stop)

@@ -228,6 +228,7 @@ func strangeTokens(t *testing.T, c *drill.Cluster) {
 	}
 	join(string(used), "it was used at")
 	logged(t, c.Nodes[0].Log(), "token refused", "it was used at")
+	hidden(t, c, s, strings.TrimSpace(string(used)))
 
 	out, err := c.Run(limit(t, time.Minute), "token", "create", "--lifetime", "1s", "-o", "json")
 	var made api.TokenResult
@@ -249,6 +250,38 @@ func strangeTokens(t *testing.T, c *drill.Cluster) {
 	logged(t, c.Nodes[0].Log(), "connection refused", "component=api", "another cluster's secret or token")
 	if identity.HasSecret(filepath.Join(filepath.Dir(s.config), "secret")) {
 		t.Error("the stranger got the secret")
+	}
+}
+
+// hidden runs a join with a token on its command line, which is refused, and makes sure
+// that the process which goes on does not show it. The address that it asks first takes
+// connections and says nothing.
+func hidden(t *testing.T, c *drill.Cluster, s *stranger, token string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "join", "--prepare", "--config", s.config, "--seed", l.Addr().String(), "--seed", c.Nodes[0].Admin, "--token", token)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept() // it has read its token by now
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(line), "--token-file") || strings.Contains(string(line), token) {
+		t.Errorf("the process list shows %q, %v", strings.ReplaceAll(string(line), "\x00", " "), err)
+	}
+	conn.Close()
+	if err := cmd.Wait(); err == nil {
+		t.Errorf("the join succeeded: %s", out.String())
 	}
 }
 
