@@ -24,15 +24,21 @@ func (a *Agent) hello() transport.Hello {
 // cluster's secret: it waits to be named. A member takes in its fellow members
 // with the logs that they joined with, and those who wait to learn that they are.
 func (a *Agent) admit(h transport.Hello) error {
-	ms := a.group.Leader().Members
-	if ms.Blank() || a.isGuest(h.Node) && (h.Cluster == "" || h.Cluster == ms.Cluster) {
+	_, joins := a.joining.get()
+	return judgeHello(a.group.Leader().Members, a.isGuest(h.Node), joins, h)
+}
+
+// judgeHello is admit by what a node knows: guest is a node that it has invited, joins
+// says that it is on its way into its cluster itself.
+func judgeHello(ms paxos.Members, guest, joins bool, h transport.Hello) error {
+	if ms.Blank() || guest && (h.Cluster == "" || h.Cluster == ms.Cluster) {
 		return nil
 	}
 	if h.Cluster != "" && h.Cluster != ms.Cluster {
 		return fmt.Errorf("node %d belongs to cluster %s, this is %s: %w", h.Node, h.Cluster, ms.Cluster, transport.ErrWrongCluster)
 	}
 	m, ok := ms.Find(h.Node)
-	if _, joins := a.joining.get(); !ok && joins {
+	if !ok && joins {
 		return nil // who they are now is further on in the log
 	}
 	if !ok {
