@@ -246,8 +246,12 @@ func (a *Agent) buildLog() error {
 	if err := a.recoverBase(); err != nil {
 		return err
 	}
+	clock, err := a.clock()
+	if err != nil {
+		return err
+	}
 	a.host = host.New(host.Options{
-		Log: a.wal, Sender: a.transport, Logger: a.component("host"),
+		Log: a.wal, Clock: clock, Sender: a.transport, Logger: a.component("host"),
 		Failed: func(err error) { a.fatal(fmt.Errorf("the log has failed: %w", err)) },
 	})
 	pc := paxos.Defaults(a.cfg.Node.ID, randBelow)

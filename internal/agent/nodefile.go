@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/phxsql/phxsql/internal/host"
+	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -138,6 +140,16 @@ func checkClock() error {
 		return hinted{fmt.Errorf("check clock: CLOCK_BOOTTIME stands still at %v", b), "the machine's clock source is broken; leases cannot be measured"}
 	}
 	return nil
+}
+
+// clock is the clock by which leases are measured.
+func (a *Agent) clock() (func() paxos.Time, error) {
+	path := os.Getenv(host.EnvSkew)
+	if path == "" {
+		return host.Boottime, nil
+	}
+	a.log.Warn("the clock is wrong on purpose, for a drill", telemetry.KeyFile, path)
+	return host.SkewedClock(path)
 }
 
 // hinted is an error that tells an operator what to do next.
