@@ -1,9 +1,7 @@
 // Package netlab is a network for tests that break networks: kernel namespaces on
-// this machine, one for each node, and links between them that can be cut.
-//
-// It is not a simulation of delays or loss: packets pass, or they do not. It needs
-// root, and nothing of it leaves the machine. Labs do not disturb each other, and what a
-// process left that was killed is removed when its place is taken.
+// this machine, one for each node, and links between them that can be cut, or made slow,
+// thin and lossy. It needs root, and nothing of it leaves the machine. Labs do not disturb
+// each other, and what a process left that was killed is removed when its place is taken.
 package netlab
 
 import (
@@ -28,6 +26,8 @@ type Lab struct {
 	nets  [2]string // of the peers and of the clients, the first three numbers
 	home  netns.NsHandle
 	nodes []netns.NsHandle
+	// relays carry the frames of links that are shaped, by node.
+	relays map[int]*relay
 }
 
 // places is how many labs can live on one machine.
@@ -81,7 +81,7 @@ func New(nodes int) (*Lab, error) {
 		home.Close()
 		return nil, fmt.Errorf("make network namespaces: %w", err)
 	}
-	lab := &Lab{place: held, tag: fmt.Sprintf("phx%d", place), nets: networks(place), home: home}
+	lab := &Lab{place: held, tag: fmt.Sprintf("phx%d", place), nets: networks(place), home: home, relays: map[int]*relay{}}
 	lab.sweep(maxNodes)
 	if err := lab.build(nodes); err != nil {
 		lab.Close()
@@ -233,7 +233,7 @@ func (lab *Lab) SetPath(from, to int, open bool) error {
 func (lab *Lab) Heal() error {
 	var errs []error
 	for i := range lab.nodes {
-		errs = append(errs, lab.SetPeerLink(i+1, true))
+		errs = append(errs, lab.removeRelay(i+1), lab.SetPeerLink(i+1, true))
 		for j := range lab.nodes {
 			if i != j {
 				errs = append(errs, lab.SetPath(i+1, j+1, true))
@@ -256,6 +256,9 @@ func (lab *Lab) Within(i int, start func() error) error {
 
 // Close removes everything.
 func (lab *Lab) Close() {
+	for i := range lab.nodes {
+		_ = lab.removeRelay(i + 1) // its link goes next
+	}
 	for _, ns := range lab.nodes {
 		ns.Close()
 	}

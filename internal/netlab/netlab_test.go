@@ -1,6 +1,9 @@
 package netlab
 
 import (
+	"bytes"
+	"crypto/rand"
+	"io"
 	"net"
 	"os"
 	"testing"
@@ -151,5 +154,113 @@ func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
 	}
 	if _, err := os.Stat("/run/netns/" + next.name(3)); !os.IsNotExist(err) {
 		t.Errorf("the third namespace of the dead is still there: %v", err)
+	}
+}
+
+func TestAShapedLaneKeepsItsWord(t *testing.T) {
+	begin := time.Unix(100, 0)
+	ms := time.Millisecond
+	for _, c := range []struct {
+		name  string
+		shape Shape
+		sizes []int
+		want  []time.Duration // 0: lost
+	}{
+		{"slow", Shape{Delay: 50 * ms}, []int{100, 100}, []time.Duration{50 * ms, 50 * ms}},
+		{"thin", Shape{Rate: 1000}, []int{100, 200}, []time.Duration{100 * ms, 300 * ms}},
+		{"both", Shape{Delay: 50 * ms, Rate: 1000}, []int{100, 200}, []time.Duration{150 * ms, 350 * ms}},
+		{"too thin", Shape{Rate: 100}, []int{250, 10}, []time.Duration{2500 * ms, 0}},
+		{"lossy", Shape{Loss: 0.6}, []int{1}, []time.Duration{0}},
+		{"hardly lossy", Shape{Loss: 0.4}, []int{1}, []time.Duration{1}},
+	} {
+		var l lane
+		for i, size := range c.sizes {
+			due, ok := l.due(c.shape, size, begin, 0.5)
+			if got := due.Sub(begin); ok != (c.want[i] > 0) || ok && c.want[i] > 1 && got != c.want[i] {
+				t.Errorf("%s: frame %d is due after %v (%v), want %v", c.name, i, got, ok, c.want[i])
+			}
+		}
+	}
+	var l lane
+	first, _ := l.due(Shape{Delay: time.Second}, 1, begin, 0.5)
+	if next, _ := l.due(Shape{}, 1, begin.Add(ms), 0.5); next.Before(first) {
+		t.Error("a frame overtakes one that came before, when the link becomes fast")
+	}
+}
+
+func TestASlowLink(t *testing.T) {
+	p := newPeers(t)
+	if !p.reaches(t, 1, 2, ever) || !p.reaches(t, 2, 1, ever) {
+		t.Fatal("at first: not everything arrives")
+	}
+	const delay = 400 * time.Millisecond
+	if err := p.lab.ShapeLink(1, Shape{Delay: delay}, Shape{}); err != nil {
+		t.Fatal(err)
+	}
+	p.drain(t, 2)
+	begin := time.Now()
+	if !p.reaches(t, 1, 2, ever) {
+		t.Fatal("nothing arrives on the slow way")
+	}
+	if took := time.Since(begin); took < delay {
+		t.Errorf("a packet took %v on a way of %v", took, delay)
+	}
+	// TCP gives the card segments to cut and sums to add, where there are such cards.
+	p.stream(t, 1, 2)
+	p.stream(t, 2, 1)
+	if err := p.lab.ShapeLink(1, Shape{Loss: 1}, Shape{}); err != nil {
+		t.Fatal(err)
+	}
+	p.drain(t, 2)
+	if p.reaches(t, 1, 2, never) {
+		t.Error("something arrives on a way that loses all")
+	}
+	if err := p.lab.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.reaches(t, 1, 2, ever) || !p.reaches(t, 2, 1, ever) {
+		t.Error("after all was healed: not everything arrives")
+	}
+	p.stream(t, 1, 2)
+}
+
+// stream sends much over TCP and checks that it arrives.
+func (p *peers) stream(t *testing.T, from, to int) {
+	t.Helper()
+	var l net.Listener
+	if err := p.lab.Within(to, func() (err error) {
+		l, err = net.Listen("tcp", p.lab.PeerAddr(to)+":0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sent := make([]byte, 2<<20)
+	rand.Read(sent)
+	failed := make(chan error, 1)
+	go func() {
+		failed <- p.lab.Within(from, func() error {
+			c, err := net.DialTimeout("tcp", l.Addr().String(), ever)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write(sent)
+			return err
+		})
+	}()
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(ever))
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(ever))
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("from %d to %d: %d of %d bytes arrived: %v", from, to, len(got), len(sent), err)
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
 	}
 }
