@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/phxsql/phxsql/internal/config"
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
@@ -24,12 +25,16 @@ type drillOptions struct {
 	seed      uint64
 	faults    int
 	rate      int
+	large     config.Size
 	lasting   time.Duration
+	each      int
 	nodes     int
 	dir       string
 	workloads []string
 	kinds     []string
 	loopback  bool
+	target    string
+	confirmed bool
 	keep      bool
 }
 
@@ -55,12 +60,25 @@ run or judged.`
 	cmd.Example = `  phxsql drill
   phxsql drill --seed 7 --faults 50
   phxsql drill --for 10m --nodes 5 --faults-of partition,kill-master`
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return judged(io, runDrill(cmd.Context(), o, io)) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.target != "" {
+			return judged(io, runStage(cmd.Context(), o, io))
+		}
+		return judged(io, runDrill(cmd.Context(), o, io))
+	}
 	o.flags(cmd)
 	f := cmd.Flags()
 	f.IntVar(&o.faults, "faults", 0, fmt.Sprintf("number of faults (default %d, if --for is not given)", drill.DefaultRun))
 	f.DurationVar(&o.lasting, "for", 0, "break the cluster for so long, such as 10m")
+	f.IntVar(&o.each, "each", 0, "each kind of fault so many times, one after the other")
+	cmd.MarkFlagsMutuallyExclusive("each", "faults")
+	cmd.MarkFlagsMutuallyExclusive("each", "for")
 	f.StringVar(&o.dir, "dir", "", "folder of the report (default ./drill-SEED)")
+	f.StringVar(&o.target, "target", "", "drill the running cluster that this file describes, by the commands in it")
+	f.BoolVar(&o.confirmed, "break-this-cluster", false, "with --target: yes, do it")
+	for _, own := range []string{"nodes", "loopback", "each", "faults-of"} {
+		cmd.MarkFlagsMutuallyExclusive("target", own)
+	}
 	f.BoolVar(&o.keep, "keep", false, "keep the nodes' data also when every promise was kept")
 	return cmd
 }
@@ -85,6 +103,7 @@ func (o *drillOptions) flags(cmd *cobra.Command) {
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the schedule (default: a new one)")
 	f.IntVar(&o.nodes, "nodes", 3, "number of nodes: 3 or 5")
 	f.IntVar(&o.rate, "rate", drill.DefaultRate, "operations per second of all clients together; 0 for as many as they can")
+	f.TextVar(&o.large, "large", config.Size(drill.DefaultLarge), "size of the largest transactions of the workload large, up to "+config.Size(drill.LargestTransaction).String())
 	f.StringSliceVar(&o.workloads, "workloads", nil, "only these workloads, see 'phxsql drill list' (default all)")
 	f.StringSliceVar(&o.kinds, "faults-of", nil, "only these faults or families of faults, see 'phxsql drill list' (default all)")
 	f.BoolVar(&o.loopback, "loopback", false, "use no networks of its own, even as root")
@@ -204,7 +223,11 @@ func listDrill(io stdio) error {
 	t := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FAULT\tFAMILY\tWHAT IT DOES")
 	for _, k := range drill.Kinds {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", k.Name, k.Family, k.Make(rand.New(rand.NewPCG(1, 1))).Name)
+		text := k.Make(rand.New(rand.NewPCG(1, 1))).Name
+		if k.Beyond != "" {
+			text += " (only if asked for: it is assumed that " + k.Beyond + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", k.Name, k.Family, text)
 	}
 	fmt.Fprintln(t, "\nWORKLOAD\t\tWHAT IT DOES")
 	for _, l := range drill.Loads {
@@ -216,8 +239,14 @@ func listDrill(io stdio) error {
 // command is how the same drill is run again.
 func (o drillOptions) command() string {
 	c := fmt.Sprintf("phxsql drill --seed %d --nodes %d", o.seed, o.nodes)
+	if o.target != "" {
+		c = fmt.Sprintf("phxsql drill --seed %d --target %s --break-this-cluster", o.seed, o.target)
+	}
 	if o.faults > 0 {
 		c += fmt.Sprintf(" --faults %d", o.faults)
+	}
+	if o.each > 0 {
+		c += fmt.Sprintf(" --each %d", o.each)
 	}
 	if o.lasting > 0 {
 		c += fmt.Sprintf(" --for %v", o.lasting)
@@ -231,7 +260,10 @@ func (o drillOptions) command() string {
 	if o.rate != drill.DefaultRate {
 		c += fmt.Sprintf(" --rate %d", o.rate)
 	}
-	if o.loopback {
+	if o.large != drill.DefaultLarge {
+		c += " --large " + o.large.String()
+	}
+	if o.loopback && o.target == "" {
 		c += " --loopback"
 	}
 	return c
@@ -243,8 +275,11 @@ func (o *drillOptions) plan(io stdio) (drill.Plan, error) {
 	if o.nodes != 3 && o.nodes != 5 {
 		return p, &usageError{fmt.Sprintf("--nodes is %d", o.nodes), "use 3 or 5"}
 	}
-	if o.faults < 0 || o.lasting < 0 {
-		return p, &usageError{"--faults or --for is negative", "leave it out"}
+	if o.large < 1<<20 || o.large > drill.LargestTransaction {
+		return p, &usageError{fmt.Sprintf("--large is %s", o.large), "use 1MiB to " + config.Size(drill.LargestTransaction).String()}
+	}
+	if o.faults < 0 || o.lasting < 0 || o.each < 0 {
+		return p, &usageError{"--faults, --for or --each is negative", "leave it out"}
 	}
 	if o.seed == 0 {
 		o.seed = uint64(rand.Uint32()) + 1
@@ -272,9 +307,52 @@ func (o *drillOptions) plan(io stdio) (drill.Plan, error) {
 		return p, err
 	}
 	return drill.Plan{
-		Seed: o.seed, Faults: o.faults, For: o.lasting, Rate: o.rate, Loads: loads, Kinds: kinds,
+		Seed: o.seed, Faults: o.faults, For: o.lasting, Each: o.each, Rate: o.rate, Large: int64(o.large), Loads: loads, Kinds: kinds,
 		Out: o.dir, Command: o.command(), Cluster: options,
 	}, nil
+}
+
+// runStage drills a cluster that runs already.
+func runStage(ctx context.Context, o drillOptions, io stdio) error {
+	stage, err := drill.LoadStage(o.target)
+	if err != nil {
+		return err
+	}
+	if !o.confirmed {
+		fmt.Fprintf(io.out, "This would be done to a cluster that runs:\n\n%s\n", stage)
+		return &usageError{"nothing was done: the cluster of " + o.target + " is not the drill's own", "if it may be broken, say so with --break-this-cluster"}
+	}
+	o.loopback = true // no networks of its own
+	p, err := o.plan(io)
+	if err != nil {
+		return err
+	}
+	if len(o.workloads) == 0 {
+		p.Loads = drill.LoadsForStages()
+	}
+	fmt.Fprintf(io.out, "seed %d\n", o.seed)
+	v, err := drill.RunStage(ctx, p, stage)
+	if len(v.Bouts) > 0 {
+		fmt.Fprintf(io.out, "\n%sreport: %s\n", v, filepath.Join(o.dir, "report.html"))
+	}
+	if err != nil && !v.Broke() {
+		return err
+	} else if err != nil {
+		printError(io.err, err)
+	}
+	return told(v, io)
+}
+
+// told makes the exit code of a verdict.
+func told(v *drill.Verdict, io stdio) error {
+	switch {
+	case !v.OK:
+		return &exitError{exitFailed}
+	case v.Interrupted:
+		fmt.Fprintln(io.out, "interrupted; what was done by then was judged")
+		return &exitError{exitNotRun}
+	}
+	return nil
 }
 
 func runDrill(ctx context.Context, o drillOptions, io stdio) error {
@@ -306,11 +384,6 @@ func runDrill(ctx context.Context, o drillOptions, io stdio) error {
 	}
 	if !v.OK {
 		fmt.Fprintf(io.out, "to repeat: %s\n", p.Command)
-		return &exitError{exitFailed}
 	}
-	if v.Interrupted {
-		fmt.Fprintln(io.out, "interrupted; what was done by then was judged")
-		return &exitError{exitNotRun}
-	}
-	return nil
+	return told(v, io)
 }

@@ -180,6 +180,11 @@ func pairs(ctx context.Context, db *sql.DB, q string) (map[int64]int64, error) {
 	if err != nil {
 		return nil, err
 	}
+	return scanPairs(rows)
+}
+
+// scanPairs reads and closes rows of two numbers.
+func scanPairs(rows *sql.Rows) (map[int64]int64, error) {
 	defer rows.Close()
 	m := map[int64]int64{}
 	for rows.Next() {

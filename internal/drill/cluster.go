@@ -20,6 +20,7 @@ import (
 	mysql "github.com/go-sql-driver/mysql"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/host"
 	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/internal/netlab"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	// Disks puts every node's data on a disk of its own that can lose power, fill up
 	// and hang (needs root and /dev/fuse).
 	Disks bool
+	// Clocks gives every node a clock of its own that can be made wrong.
+	Clocks bool
 	// Extra is added to every node's configuration, TOML.
 	Extra string
 	// Say gets a line about what happens.
@@ -104,10 +107,10 @@ func (c *Cluster) path(name string) string { return filepath.Join(c.opt.Dir, nam
 // short that every run which takes longer meets their renewal.
 func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	n := &Node{ID: i, cluster: c, config: c.path(fmt.Sprintf("node%d.toml", i)), dir: c.path(fmt.Sprintf("node%d", i))}
-	host, peerHost := "127.0.0.1", "127.0.0.1"
+	client, peer := "127.0.0.1", "127.0.0.1"
 	ports := []int{3306, 3307, 3308, 3309}
 	if c.net != nil {
-		host, peerHost = c.net.ClientAddr(i), c.net.PeerAddr(i)
+		client, peer = c.net.ClientAddr(i), c.net.PeerAddr(i)
 	} else {
 		var err error
 		if ports, err = freePorts(4); err != nil {
@@ -115,9 +118,14 @@ func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 		}
 	}
 	at := func(h string, p int) string { return net.JoinHostPort(h, strconv.Itoa(p)) }
-	n.RW, n.RO, n.Peer, n.Admin = at(host, ports[0]), at(host, ports[1]), at(peerHost, ports[2]), at(host, ports[3])
+	n.RW, n.RO, n.Peer, n.Admin = at(client, ports[0]), at(client, ports[1]), at(peer, ports[2]), at(client, ports[3])
 	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\ncertificate_lifetime = \"30s\"\n[engine]\nbuffer_pool_size = \"64MiB\"\n%s\n",
 		i, n.dir, n.RW, n.RO, n.Peer, n.Admin, c.path(secret), c.opt.Extra)
+	if c.opt.Clocks {
+		if err := n.SetClock(host.Skew{}); err != nil {
+			return nil, err
+		}
+	}
 	return n, os.WriteFile(n.config, []byte(text), 0o600)
 }
 

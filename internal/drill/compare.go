@@ -88,10 +88,20 @@ func (c *Cluster) Portrait(ctx context.Context, n *Node) (string, error) {
 		}
 		out.WriteString(strings.Join(lines, "\n") + "\n")
 	}
-	tables, err := query(ctx, db, "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1")
+	sums, err := checksums(ctx, db, "table_schema NOT IN ('mysql','sys','information_schema','performance_schema')")
 	if err != nil {
 		return "", err
 	}
+	return out.String() + sums, nil
+}
+
+// checksums are those of all tables that a condition on information_schema.tables chooses.
+func checksums(ctx context.Context, db *sql.DB, which string) (string, error) {
+	tables, err := query(ctx, db, "SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND "+which+" ORDER BY 1")
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
 	for _, t := range tables {
 		sum, err := query(ctx, db, "CHECKSUM TABLE "+t+" EXTENDED")
 		if err != nil {

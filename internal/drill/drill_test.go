@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/history"
 )
 
 func TestASeedRepeatsItsSchedule(t *testing.T) {
@@ -66,6 +67,12 @@ func TestKindsAreChosenByNameAndFamily(t *testing.T) {
 		if f := k.Make(rand.New(rand.NewPCG(1, 1))); f.Name == "" || f.Break == nil {
 			t.Errorf("kind %q makes an incomplete fault", k.Name)
 		}
+	}
+	if slices.ContainsFunc(all, func(k Kind) bool { return k.Beyond != "" }) {
+		t.Error("a fault that does not keep what is assumed is drawn without being asked for")
+	}
+	if some, err := FindKinds([]string{"clock-slow-master"}, lab); err != nil || len(some) != 1 {
+		t.Errorf("asked for, it is not drawn: %d, %v", len(some), err)
 	}
 	loopback, err := FindKinds(nil, Options{Nodes: 3})
 	if err != nil || len(loopback) >= len(all) || slices.ContainsFunc(loopback, func(k Kind) bool { return k.Family == "partition" }) {
@@ -163,6 +170,29 @@ time=2026-11-22T20:22:04.029Z level=INFO msg="this node is the master" node=2 ep
 	}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
+	}
+}
+
+func TestFirstCommitsEndFailovers(t *testing.T) {
+	begun := time.Unix(100, 0)
+	at := func(ms int64) time.Time { return begun.Add(time.Duration(ms) * time.Millisecond) }
+	fs := []Failover{{Open: at(10), Took: "1s", Phases: []Phase{{"elected", "5ms"}}}, {Open: at(100)}, {Open: at(200)}, {Open: at(900)}}
+	ms := int64(time.Millisecond)
+	addFirstCommits(fs, begun, []int64{5 * ms, 250 * ms, 12 * ms, 300 * ms})
+	for i, want := range []string{"2ms", "", "50ms", ""} {
+		got := ""
+		for _, p := range fs[i].Phases {
+			if p.Name == firstCommit {
+				got = p.Took
+			}
+		}
+		if got != want {
+			t.Errorf("failover %d: the first commit took %q, want %q", i, got, want)
+		}
+	}
+	want := map[string][]time.Duration{"all": {time.Second}, "elected": {5 * time.Millisecond}, firstCommit: {2 * time.Millisecond, 50 * time.Millisecond}}
+	if got := phaseTimes(fs); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -305,5 +335,12 @@ func TestSoakIsSummedUp(t *testing.T) {
 	st.add(&Verdict{Seed: 2, Command: "phxsql drill --seed 2", Findings: []Finding{{Load: "set", Acked: 1, Wrong: []string{"lost"}}}})
 	if text = st.Markdown(); !strings.Contains(text, "1 clusters broke a promise") || !strings.Contains(text, "| set | 41 | 1 |") {
 		t.Errorf("a broken promise is not in the summary:\n%s", text)
+	}
+}
+
+func TestOldAnswersArePartedFromTheRest(t *testing.T) {
+	rest, old := withoutStale([]history.Anomaly{{Name: history.StaleRead}, {Name: history.G0}, {Name: history.GSingle + history.RealTimeTag}, {Name: history.LostWrite}})
+	if len(old) != 2 || len(rest) != 2 || rest[0].Name != history.G0 || rest[1].Name != history.LostWrite {
+		t.Errorf("the rest is %v, old are %v", rest, old)
 	}
 }

@@ -171,6 +171,9 @@ func (r *run) recover(ctx context.Context, first int) bool {
 		return false
 	}
 	b.Well = r.rec.Now()
+	for _, n := range r.c.Nodes {
+		n.bare = false
+	}
 	for i := first; i < len(bouts); i++ {
 		to := b.Well
 		if i+1 < len(bouts) {
@@ -196,6 +199,11 @@ func (r *run) judge(ctx context.Context) error {
 		r.broken("after the load: %v", err)
 		return nil
 	}
+	return r.judgeLoads(ctx, func() error { return r.c.Compare(ctx) })
+}
+
+// judgeLoads judges each load, which must have been stopped, and compares the members.
+func (r *run) judgeLoads(ctx context.Context, compare func() error) error {
 	ok := true
 	var errs []error
 	for i, l := range r.loads {
@@ -207,7 +215,7 @@ func (r *run) judge(ctx context.Context) error {
 		ok = ok && len(f.Wrong) == 0
 		r.verdict.Findings = append(r.verdict.Findings, f)
 	}
-	if err := r.c.Compare(ctx); err != nil {
+	if err := compare(); err != nil {
 		r.broken("members differ: %v", err)
 	}
 	r.verdict.OK = ok && len(r.verdict.Broken)+len(errs) == 0

@@ -21,6 +21,9 @@ type Kind struct {
 	Unfit func(o Options) string
 	// Prepare changes the options of a cluster that is to bear this kind; nil: nothing.
 	Prepare func(o *Options)
+	// Beyond says which assumption of the cluster it does not keep. Such a kind is drawn
+	// only when it is asked for by its own name, and old answers are noted then, not wrong.
+	Beyond string
 	// Make makes one such fault. Whom it hits is decided by the dice alone, and by who
 	// is master when it breaks. It must bear that nodes are down or paused already: faults
 	// overlap.
@@ -47,7 +50,7 @@ func needsNamespaces(o Options) string {
 func FindKinds(names []string, o Options) ([]Kind, error) {
 	var out []Kind
 	for _, k := range Kinds {
-		if len(names) == 0 || slices.Contains(names, k.Family) {
+		if k.Beyond == "" && (len(names) == 0 || slices.Contains(names, k.Family)) {
 			if k.unfit(o) == "" {
 				out = append(out, k)
 			}

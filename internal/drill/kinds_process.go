@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"time"
 )
 
@@ -102,8 +103,7 @@ func init() {
 		Kind{Name: "hang-master-mysqld", Family: "hang", Weight: 8, Hold: seconds(4, 14), Make: strike("hang the master's mysqld", true, onMaster, hangServer)},
 		Kind{Name: "hang-follower-mysqld", Family: "hang", Weight: 5, Hold: long, Make: strike("hang a follower's mysqld", false, onFollower, hangServer)},
 		Kind{Name: "stutter-master", Family: "pause", Weight: 8, Hold: seconds(0, 0.5), Make: stutter},
-		Kind{Name: "kill-new-master", Family: "kill", Weight: 10, Hold: brief, Make: killNewMaster},
-		Kind{Name: "kill-while-starting", Family: "kill", Weight: 10, Hold: brief, Make: killWhileStarting},
+		Kind{Name: "crawl-master", Family: "pause", Weight: 8, Hold: seconds(0, 1), Make: crawl},
 		Kind{Name: "restart-master", Family: "orderly", Weight: 6, Hold: seconds(0, 1), Make: restartMaster},
 		Kind{Name: "switchover", Family: "orderly", Weight: 10, Hold: seconds(0, 0.5), Make: switchOver},
 	)
@@ -115,17 +115,9 @@ func stutter(dice *rand.Rand) Fault {
 		Name: "pause the master's agent for about a lease, again and again", Outage: true,
 		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
 			for range 3 + dice.IntN(3) {
-				if !m.Running() {
-					return nil
-				}
-				if err := m.Pause(); err != nil {
+				if err := m.pulse(ctx, time.Duration(500+dice.IntN(900))*time.Millisecond, time.Duration(50+dice.IntN(400))*time.Millisecond); err != nil {
 					return err
 				}
-				wait(ctx, time.Duration(500+dice.IntN(900))*time.Millisecond)
-				if err := m.Resume(); err != nil {
-					return err
-				}
-				wait(ctx, time.Duration(50+dice.IntN(400))*time.Millisecond)
 			}
 			return nil
 		},
@@ -133,49 +125,62 @@ func stutter(dice *rand.Rand) Fault {
 	}
 }
 
-// killNewMaster kills the master, and some moments later, while another one is on its
-// way, the one that is most likely that.
-func killNewMaster(dice *rand.Rand) Fault {
+// crawl pauses the master's agent until another node has taken over, and then lets it go
+// on for moments only, again and again: it finds the commands that clients have sent
+// meanwhile, and that it is deposed, at about the same time.
+func crawl(dice *rand.Rand) Fault {
 	return Fault{
-		Name: "kill the master, and its heir during promotion", Outage: true,
+		Name: "pause the master's agent until another takes over, then let it crawl",
 		Break: func(ctx context.Context, c *Cluster, m *Node) error {
-			if err := m.KillAll(); err != nil {
+			if !m.Running() {
+				return nil
+			}
+			if err := m.ignoreEnd(m.Pause()); err != nil {
 				return err
 			}
-			until := time.Now().Add(time.Duration(dice.IntN(4000)) * time.Millisecond)
-			heir := shuffled(c, m, dice)[0]
-			for time.Now().Before(until) && ctx.Err() == nil {
-				if n := c.promoting(ctx, m); n != nil {
-					heir = n
-					break
-				}
-				wait(ctx, 10*time.Millisecond)
-			}
-			return heir.KillAll()
-		},
-		Mend: func(_ context.Context, c *Cluster, _ *Node) error { return c.each((*Node).Heal) },
-	}
-}
-
-// killWhileStarting kills a node, and again each time when it has just been started.
-func killWhileStarting(dice *rand.Rand) Fault {
-	return Fault{
-		Name: "kill the master, and again while it starts", Outage: true,
-		Break: func(ctx context.Context, _ *Cluster, m *Node) error {
-			for range 1 + dice.IntN(3) {
-				if err := m.KillAll(); err != nil {
+			short, cancel := context.WithTimeout(ctx, takeoverLimit)
+			defer cancel()
+			_ = Eventually(short, func() error { return c.MasterBesides(short, m) }) // overlapping faults may prevent it
+			wait(ctx, time.Duration(300+dice.IntN(1200))*time.Millisecond)
+			for range 100 {
+				if err := m.pulse(ctx, time.Duration(2+dice.IntN(12))*time.Millisecond, time.Duration(200+dice.IntN(1500))*time.Microsecond); err != nil {
 					return err
 				}
-				if err := m.Start(); err != nil {
-					return err
-				}
-				wait(ctx, time.Duration(dice.IntN(2500))*time.Millisecond)
 			}
-			return m.KillAll()
+			return nil
 		},
 		Mend: func(_ context.Context, _ *Cluster, m *Node) error { return m.Heal() },
 	}
 }
+
+// pulse stops the agent for a time and then lets it go on for a time. One that does not
+// run, or ends meanwhile, is left alone.
+func (n *Node) pulse(ctx context.Context, stopped, running time.Duration) error {
+	if !n.Running() {
+		return nil
+	}
+	if err := n.ignoreEnd(n.Pause()); err != nil {
+		return err
+	}
+	wait(ctx, stopped)
+	if err := n.ignoreEnd(n.Resume()); err != nil {
+		return err
+	}
+	wait(ctx, running)
+	return nil
+}
+
+// ignoreEnd drops the error of a signal to an agent that has ended by itself, as it does
+// when its disk fails.
+func (n *Node) ignoreEnd(err error) error {
+	if errors.Is(err, os.ErrProcessDone) || !n.Running() {
+		return nil
+	}
+	return err
+}
+
+// takeoverLimit is how long a fault waits for another node to take over.
+const takeoverLimit = 8 * time.Second
 
 // restartMaster stops the master as an operator does, and starts it again.
 func restartMaster(*rand.Rand) Fault {

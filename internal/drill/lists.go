@@ -160,6 +160,13 @@ func (l *lists) Judge(ctx context.Context) (Finding, error) {
 				f.Noted = append(f.Noted, "MySQL's own at "+l.at.level.String()+": "+r.Names(r.Allowed))
 			}
 		}
+		if l.site.StaleReads {
+			var old []history.Anomaly
+			r.Forbidden, old = withoutStale(r.Forbidden)
+			if len(old) > 0 && i == 0 {
+				f.Noted = append(f.Noted, staleNote+": "+r.Names(old))
+			}
+		}
 		if len(r.Forbidden) == 0 {
 			continue
 		}
@@ -174,6 +181,21 @@ func (l *lists) Judge(ctx context.Context) (Finding, error) {
 		}
 	}
 	return f, nil
+}
+
+// staleNote says why an old answer is not wrong.
+const staleNote = "old answers, of clocks that are more wrong than is allowed"
+
+// withoutStale parts anomalies from those that are old answers and no more.
+func withoutStale(all []history.Anomaly) (rest, old []history.Anomaly) {
+	for _, a := range all {
+		if a.Name == history.StaleRead || strings.HasSuffix(a.Name, history.RealTimeTag) {
+			old = append(old, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	return rest, old
 }
 
 func (l *lists) final(ctx context.Context, p Ports) (map[history.Key][]history.Value, error) {

@@ -40,6 +40,10 @@ type Site struct {
 	Rec    *Recorder
 	Dir    string // for pictures
 	Pace   *pacer // of all clients together; nil: none
+	// StaleReads says that old answers are no broken promise: some fault does not keep what
+	// the cluster assumes.
+	StaleReads bool
+	Large      int64 // size of the largest transactions, bytes; 0: DefaultLarge
 }
 
 // Load writes and reads until it is stopped, and then judges what it was told.
@@ -75,6 +79,8 @@ var Loads = []LoadKind{
 	{"lists", "list-append transactions at REPEATABLE READ, judged by a cycle checker", startListsAt(repeatableRead)},
 	{"serializable", "the same at SERIALIZABLE", startListsAt(serializable)},
 	{"registers", "single rows read and written: judged to be linearizable", startRegisters},
+	{"xa", "XA transactions, prepared by one session and decided by another, when the master may be another: whole or not at all", startXA},
+	{"large", "transactions of tens of megabytes: whole or not at all, on any port", startLarge},
 	{"ddl", "tables, routines, views, triggers, accounts and grants made, changed and dropped", startDDL},
 }
 
@@ -173,7 +179,12 @@ func connect(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 // before the COMMIT is sent is certain not to be there. An error means that the
 // connection is no good any more.
 func transaction(conn *sql.Conn, do func(ctx context.Context) error) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	return transactionWithin(writeLimit, conn, do)
+}
+
+// transactionWithin is transaction with a limit of its own.
+func transactionWithin(limit time.Duration, conn *sql.Conn, do func(ctx context.Context) error) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if _, err := conn.ExecContext(ctx, "START TRANSACTION"); err != nil {
 		return Refused, err

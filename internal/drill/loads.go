@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -14,6 +15,7 @@ const (
 	registersEra   = 8 * time.Second
 	registersPause = 90 * time.Millisecond
 	registersPorts = 5 // clients per port
+	registersIdle  = 8 // and those that are idle most of the time
 )
 
 // startSet starts the Workload as one of several loads.
@@ -49,36 +51,44 @@ func (l *setLoad) Judge(ctx context.Context) (Finding, error) {
 
 // judgeSet holds outcomes against what is there.
 func judgeSet(node int, what string, told map[int64]Outcome, there map[int64]bool) []string {
-	var lost, ghosts, strange []int64
+	found := map[string][]int64{}
 	for id, o := range told {
 		switch {
 		case o == Acknowledged && !there[id]:
-			lost = append(lost, id)
+			found[lostRows] = append(found[lostRows], id)
 		case o == Refused && there[id]:
-			ghosts = append(ghosts, id)
+			found[ghostRows] = append(found[ghostRows], id)
 		}
 	}
 	for id := range there {
 		if told[id] == 0 {
-			strange = append(strange, id)
+			found[strangeRows] = append(found[strangeRows], id)
 		}
 	}
+	return listWrong(node, what, found)
+}
+
+// What can be wrong with rows.
+const (
+	lostRows    = "acknowledged and lost"
+	ghostRows   = "refused and there"
+	strangeRows = "there and written by nobody"
+)
+
+// listWrong tells what is wrong with things on a node, by how it is wrong.
+func listWrong(node int, what string, found map[string][]int64) []string {
 	var wrong []string
-	for _, c := range []struct {
-		how string
-		ids []int64
-	}{{"acknowledged and lost", lost}, {"refused and there", ghosts}, {"there and written by nobody", strange}} {
-		if n := len(c.ids); n > 0 {
-			slices.Sort(c.ids)
-			wrong = append(wrong, fmt.Sprintf("node %d: %d %s are %s, such as %v", node, n, what, c.how, c.ids[:min(5, n)]))
-		}
+	for _, how := range slices.Sorted(maps.Keys(found)) {
+		ids := found[how]
+		slices.Sort(ids)
+		wrong = append(wrong, fmt.Sprintf("node %d: %d %s are %s, such as %v", node, len(ids), what, how, ids[:min(5, len(ids))]))
 	}
 	return wrong
 }
 
 // startRegisters starts the Registers as one of several loads.
 func startRegisters(ctx context.Context, s Site) (Load, error) {
-	r, err := startRegistersOf(ctx, &Registers{target: s.Target, rec: s.Rec, dir: s.Dir, era: registersEra, pause: registersPause, turns: s.Pace}, registersPorts)
+	r, err := startRegistersOf(ctx, &Registers{target: s.Target, rec: s.Rec, dir: s.Dir, era: registersEra, pause: registersPause, turns: s.Pace, idlers: registersIdle, staleReads: s.StaleReads}, registersPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +105,8 @@ func (l registersLoad) Judge(context.Context) (Finding, error) {
 	switch {
 	case errors.Is(err, errHistoryTooLong):
 		return f, err
+	case err != nil && l.staleReads:
+		f.Noted = append(f.Noted, staleNote+": "+err.Error())
 	case err != nil:
 		f.Wrong = append(f.Wrong, err.Error())
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/host"
+	"github.com/phxsql/phxsql/internal/netlab"
 	"github.com/phxsql/phxsql/internal/powerloss"
 )
 
@@ -34,7 +36,9 @@ type Node struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	paused  bool
-	hung    bool // its server is stopped where it is
+	hung    bool      // its server is stopped where it is
+	skew    host.Skew // of its clock
+	bare    bool      // its data were removed, and the cluster was not well since
 	log     *os.File
 }
 
@@ -67,6 +71,9 @@ func (n *Node) run(args ...string) error {
 	}
 	cmd := exec.Command(n.cluster.opt.Program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if n.cluster.opt.Clocks {
+		cmd.Env = append(os.Environ(), host.EnvSkew+"="+n.skewPath())
+	}
 	// A node does not outlive the drill, however that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	start := cmd.Start
@@ -291,3 +298,19 @@ func (n *Node) Uncut(to *Node) error { return n.cluster.net.SetPath(n.ID, to.ID,
 
 // Rejoin ends Isolate.
 func (n *Node) Rejoin() error { return n.cluster.net.SetPeerLink(n.ID, true) }
+
+// Shape makes the node's link to its peers slow, thin or lossy, for what it sends and what
+// it receives; zero Shapes restore it. Only with Options.Namespaces.
+func (n *Node) Shape(out, in netlab.Shape) error { return n.cluster.net.ShapeLink(n.ID, out, in) }
+
+func (n *Node) skewPath() string { return n.cluster.path(fmt.Sprintf("node%d.clock", n.ID)) }
+
+// SetClock makes the clock wrong by which the node measures leases. Only with
+// Options.Clocks.
+func (n *Node) SetClock(s host.Skew) error {
+	n.skew = s
+	return host.WriteSkew(n.skewPath(), s)
+}
+
+// PID is the process of the node's agent, which must run.
+func (n *Node) PID() int { return n.cmd.Process.Pid }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,14 @@ type page struct {
 	Lanes                []lane
 	Ticks                []tick
 	Legend               []legend
+	Phases               []string // of promotions, in their order
+	Promotions           []promotion
+}
+
+// promotion is a failover with a cell for each phase.
+type promotion struct {
+	Failover
+	Cells []string
 }
 
 // bar is a rectangle with a text that shows on hovering.
@@ -62,8 +71,9 @@ type lane struct {
 }
 
 type tick struct {
-	X    float64
-	Text string
+	X      float64
+	Text   string
+	Anchor string // of the text: start or end
 }
 
 type legend struct{ Class, Text string }
@@ -108,6 +118,7 @@ func newPage(v *Verdict, acks []int64, end int64) *page {
 		y += laneHeight + 4
 	}
 	p.ticks(end, x)
+	p.promotions(v.Failovers)
 	p.Height = y + 24
 	for _, s := range []api.State{api.StateMaster, api.StateFollower, api.StatePromoting, api.StateDemoting, api.StateStarting, api.StateProving, api.StateFaulty, stateSilent} {
 		p.Legend = append(p.Legend, legend{string(s), string(s)})
@@ -115,19 +126,40 @@ func newPage(v *Verdict, acks []int64, end int64) *page {
 	return p
 }
 
-// throughput draws the acknowledgements of each column.
+// promotions gives each phase a column.
+func (p *page) promotions(fs []Failover) {
+	for _, f := range fs {
+		at := 0
+		for _, ph := range f.Phases {
+			if i := slices.Index(p.Phases, ph.Name); i >= 0 {
+				at = i + 1
+				continue
+			}
+			p.Phases = slices.Insert(p.Phases, at, ph.Name) // after the one before it
+			at++
+		}
+	}
+	for _, f := range fs {
+		cells := make([]string, len(p.Phases))
+		for _, ph := range f.Phases {
+			cells[slices.Index(p.Phases, ph.Name)] = ph.Took
+		}
+		p.Promotions = append(p.Promotions, promotion{f, cells})
+	}
+}
+
+// throughput draws the acknowledgements of each column. What comes at once after a pause
+// is far more than all else: what exceeds three times the 90th percentile is cut off.
 func (p *page) throughput(acks []int64, end int64) {
 	counts := make([]int, columns)
-	most := 1
 	for _, a := range acks {
-		c := min(columns-1, int(a*columns/(end+1)))
-		counts[c]++
-		most = max(most, counts[c])
+		counts[min(columns-1, int(a*columns/(end+1)))]++
 	}
+	most := max(1, min(slices.Max(counts), 3*slices.Sorted(slices.Values(counts))[columns*9/10]))
 	var b strings.Builder
 	fmt.Fprintf(&b, "M%d,%d", labelWidth, chartHeight)
 	for i, n := range counts {
-		y := float64(chartHeight) * (1 - float64(n)/float64(most))
+		y := float64(chartHeight) * (1 - float64(min(n, most))/float64(most))
 		fmt.Fprintf(&b, " L%.1f,%.1f L%.1f,%.1f", labelWidth+float64(i)*chartWidth/columns, y, labelWidth+float64(i+1)*chartWidth/columns, y)
 	}
 	fmt.Fprintf(&b, " L%d,%d Z", labelWidth+chartWidth, chartHeight)
@@ -163,6 +195,10 @@ func (p *page) ticks(end int64, x func(int64) float64) {
 		}
 	}
 	for at := int64(0); at <= end; at += int64(step) {
-		p.Ticks = append(p.Ticks, tick{x(at), time.Duration(at).String()})
+		anchor := "start"
+		if x(at) > labelWidth+chartWidth-30 {
+			anchor = "end"
+		}
+		p.Ticks = append(p.Ticks, tick{x(at), time.Duration(at).String(), anchor})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,43 @@ type Failover struct {
 type Phase struct {
 	Name string `json:"name"`
 	Took string `json:"took"`
+}
+
+// firstCommit is the phase from the open gate to the first acknowledged write.
+const firstCommit = "first_commit"
+
+// addFirstCommits adds that phase to failovers, which must be in the order in which they
+// came. Acknowledgements are nanoseconds since begun. One that was followed by the next
+// failover before anything was acknowledged has none.
+func addFirstCommits(fs []Failover, begun time.Time, acks []int64) {
+	acks = slices.Sorted(slices.Values(acks))
+	for i := range fs {
+		open := int64(fs[i].Open.Sub(begun))
+		at, _ := slices.BinarySearch(acks, open)
+		if at == len(acks) || i+1 < len(fs) && acks[at] > int64(fs[i+1].Open.Sub(begun)) {
+			continue
+		}
+		took := time.Duration(acks[at] - open).Round(10 * time.Microsecond)
+		fs[i].Phases = append(fs[i].Phases, Phase{firstCommit, took.String()})
+	}
+}
+
+// phaseTimes are the times of each phase of all failovers; "all" is the whole way to the
+// open gate.
+func phaseTimes(fs []Failover) map[string][]time.Duration {
+	out := map[string][]time.Duration{}
+	add := func(name, took string) {
+		if d, err := time.ParseDuration(took); err == nil {
+			out[name] = append(out[name], d)
+		}
+	}
+	for _, f := range fs {
+		add("all", f.Took)
+		for _, p := range f.Phases {
+			add(p.Name, p.Took)
+		}
+	}
+	return out
 }
 
 // promoted marks the line in a node's log.

@@ -25,7 +25,10 @@ const (
 	// registerPause is the longest time between two operations of a client. Most
 	// clients must be idle at any moment: the command that finds an old answer is
 	// the one that is sent after its master was deposed.
-	registerPause   = 60 * time.Millisecond
+	registerPause = 60 * time.Millisecond
+	// idlePause is that of clients that are there for this alone: a connection that is
+	// not used until its master was deposed, and then at once.
+	idlePause       = 4 * time.Second
 	linearizeLimit  = 90 * time.Second // of the judgement
 	registersSchema = "registers"
 )
@@ -36,14 +39,16 @@ const (
 // master must not get an old answer from it.
 type Registers struct {
 	*crew
-	target Target
-	dir    string        // for the picture
-	rec    *Recorder     // nil: nobody keeps the history
-	era    time.Duration // how long a set of registers is used; 0: for ever
-	pause  time.Duration // longest time between two operations of a client
-	turns  *pacer        // with the clients of other loads; nil: none
-	begun  time.Time
-	next   atomic.Int64 // every value is written once
+	target     Target
+	dir        string        // for the picture
+	rec        *Recorder     // nil: nobody keeps the history
+	era        time.Duration // how long a set of registers is used; 0: for ever
+	pause      time.Duration // longest time between two operations of a client
+	turns      *pacer        // with the clients of other loads; nil: none
+	staleReads bool          // old answers are no broken promise
+	idlers     int           // clients per port that are idle most of the time
+	begun      time.Time
+	next       atomic.Int64 // every value is written once
 
 	mu      sync.Mutex
 	history []porcupine.Operation
@@ -72,10 +77,13 @@ func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Register
 	r.crew, r.begun = newCrew(ctx), time.Now()
 	id := 0
 	for _, p := range r.target.Ports() {
-		for range clients {
-			me := id
+		for i := range clients + r.idlers {
+			me, pause := id, r.pause
 			id++
-			if err := r.client(Site{Target: r.target, Rec: r.rec, Pace: r.turns}, p.RW, registersSchema, r.pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
+			if i >= clients {
+				pause = idlePause
+			}
+			if err := r.client(Site{Target: r.target, Rec: r.rec, Pace: r.turns}, p.RW, registersSchema, pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
 				r.Stop()
 				return nil, err
 			}

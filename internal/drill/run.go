@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -30,9 +31,11 @@ type Plan struct {
 	Seed   uint64
 	Faults int           // 0: as many as fit into For
 	For    time.Duration // 0: until Faults are done; the fault that is on its way is finished
+	Each   int           // instead: each kind so many times, one after the other; 0: as they are drawn
 	Loads  []LoadKind
 	Kinds  []Kind
-	Rate   int // operations per second of all clients; 0: as many as they can
+	Rate   int   // operations per second of all clients; 0: as many as they can
+	Large  int64 // size of the largest transactions, bytes; 0: DefaultLarge
 	// Out is the folder of the report.
 	Out string
 	// Command repeats this drill.
@@ -97,6 +100,9 @@ type run struct {
 // The end of the context interrupts the drill: no further fault is begun, the cluster is
 // mended and must be well again, and what was done is judged.
 func Run(ctx context.Context, p Plan) (*Verdict, error) {
+	if p.Each > 0 {
+		p.Faults, p.For = p.Each*len(p.Kinds), 0
+	}
 	if p.Faults == 0 && p.For == 0 {
 		p.Faults = DefaultRun
 	}
@@ -140,7 +146,8 @@ func (r *run) do(ctx context.Context) (err error) {
 	ctx = context.WithoutCancel(ctx)
 	r.watch = startWatch(ctx, r.c, r.rec.Now)
 	defer r.watch.Stop()
-	site := Site{Target: r.c, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate)}
+	site := Site{Target: r.c, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate), Large: r.plan.Large,
+		StaleReads: slices.ContainsFunc(r.plan.Kinds, func(k Kind) bool { return k.Beyond != "" })}
 	for _, k := range r.plan.Loads {
 		l, err := k.Start(ctx, site)
 		if err != nil {
@@ -208,7 +215,10 @@ func (r *run) broken(format string, args ...any) {
 // attack breaks the cluster until the plan is done or the drill is interrupted. False
 // says that it did not come back.
 func (r *run) attack(ctx context.Context) bool {
-	s := NewSchedule(r.plan.Seed, r.plan.Kinds)
+	var s script = NewSchedule(r.plan.Seed, r.plan.Kinds)
+	if r.plan.Each > 0 {
+		s = &eachKind{Schedule: NewSchedule(r.plan.Seed, r.plan.Kinds)}
+	}
 	for n := 0; !r.done(n); {
 		var episode []Planned
 		for {
@@ -264,6 +274,13 @@ func (r *run) report() error {
 		}
 	}
 	sort.Slice(v.Failovers, func(i, j int) bool { return v.Failovers[i].Open.Before(v.Failovers[j].Open) })
+	addFirstCommits(v.Failovers, r.rec.begun, r.rec.Acks())
+	return r.writeReport()
+}
+
+// writeReport writes the verdict, for programs and as a picture.
+func (r *run) writeReport() error {
+	v := r.verdict
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write verdict: %w", err)

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,26 @@ type Schedule struct {
 	row   int // overlaps in a row
 }
 
+// script says what fault is next.
+type script interface{ Next() Planned }
+
+// eachKind draws every kind equally often, in some order, and no two at once.
+type eachKind struct {
+	*Schedule
+	bag []Kind
+}
+
+// Next draws the next fault.
+func (e *eachKind) Next() Planned {
+	if len(e.bag) == 0 {
+		e.bag = slices.Clone(e.kinds)
+		e.dice.Shuffle(len(e.bag), func(i, j int) { e.bag[i], e.bag[j] = e.bag[j], e.bag[i] })
+	}
+	k := e.bag[0]
+	e.bag = e.bag[1:]
+	return e.plan(k)
+}
+
 // maxRow is the most faults in one episode.
 const maxRow = 3
 
@@ -63,9 +84,7 @@ func (s *Schedule) Next() Planned {
 		at -= s.kinds[i].Weight
 		i++
 	}
-	k := s.kinds[i]
-	p := Planned{Kind: k, Dice: s.dice.Uint64()}
-	p.Hold = k.Hold[0] + time.Duration(s.dice.Int64N(int64(k.Hold[1]-k.Hold[0])+1))
+	p := s.plan(s.kinds[i])
 	p.Gap = time.Duration(s.dice.IntN(2500)) * time.Millisecond
 	switch chance := s.dice.IntN(10); {
 	case s.row == maxRow-1:
@@ -79,5 +98,12 @@ func (s *Schedule) Next() Planned {
 	default:
 		s.row = 0
 	}
+	return p
+}
+
+// plan draws what a fault of a kind decides by chance.
+func (s *Schedule) plan(k Kind) Planned {
+	p := Planned{Kind: k, Dice: s.dice.Uint64()}
+	p.Hold = k.Hold[0] + time.Duration(s.dice.Int64N(int64(k.Hold[1]-k.Hold[0])+1))
 	return p
 }

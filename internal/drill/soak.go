@@ -32,6 +32,8 @@ type SoakState struct {
 	Chunks []SoakChunk `json:"chunks"`
 	// Results are the times of each fault after which all was well.
 	Results []Result `json:"results"`
+	// Phases are the times of each phase of all promotions.
+	Phases map[string][]time.Duration `json:"phases"`
 	// Running is the folder of the cluster that is at work; a call that was killed leaves it.
 	Running string `json:"running,omitempty"`
 }
@@ -161,6 +163,12 @@ func (st *SoakState) add(v *Verdict) {
 		c.Families[b.Family]++
 	}
 	st.Chunks = append(st.Chunks, c)
+	if st.Phases == nil {
+		st.Phases = map[string][]time.Duration{}
+	}
+	for name, ds := range phaseTimes(v.Failovers) {
+		st.Phases[name] = append(st.Phases[name], ds...)
+	}
 	st.Results = append(st.Results, results(v.Bouts)...)
 }
 
@@ -230,6 +238,13 @@ func (st SoakState) Markdown() string {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", l, acked[l], wrong[l])
 	}
 	b.WriteString("\n" + markdown("family of faults that came alone", st.Results, familyName))
+	b.WriteString("\n| phase of a promotion | times | median | 99 of 100 | longest |\n| --- | ---: | ---: | ---: | ---: |\n")
+	for _, name := range slices.Sorted(maps.Keys(st.Phases)) {
+		ds := slices.Sorted(slices.Values(st.Phases[name]))
+		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s |\n", name, len(ds), millis(percentile(ds, 50)), millis(percentile(ds, 99)), millis(ds[len(ds)-1]))
+	}
 	b.WriteString("\n" + markdown("fault", st.Results, func(r Result) string { return r.Fault }))
 	return b.String()
 }
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
