@@ -56,7 +56,7 @@ func heldUp(t *testing.T, ctx context.Context, c *drill.Cluster, lock []string) 
 	if err := m.KillAll(); err != nil {
 		t.Fatal(err)
 	}
-	if err := drill.Eventually(limitOf(t, ctx, 20*time.Second), func() error { return c.MasterBesides(ctx, m) }); err != nil {
+	if err := drill.Eventually(limitOf(t, ctx, time.Minute), func() error { return c.MasterBesides(ctx, m) }); err != nil {
 		t.Error(err)
 	} else {
 		t.Logf("another master after %v", time.Since(began).Round(time.Millisecond))
@@ -142,7 +142,7 @@ func clientsAndSwitchover(t *testing.T, c *drill.Cluster) {
 
 func settledRoles(t *testing.T, c *drill.Cluster) {
 	t.Helper()
-	if err := c.WaitRoles(limit(t, time.Minute)); err != nil {
+	if err := c.WaitRoles(limit(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 }

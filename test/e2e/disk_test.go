@@ -48,7 +48,7 @@ func TestDisks(t *testing.T) {
 // yields breaks a disk of the master under load. Another node must become master while
 // the disk is broken, and the old one say why it is not; once the disk is well, all are.
 func yields(t *testing.T, c *drill.Cluster, f drill.Fault, problem string) {
-	ctx := limit(t, 2*time.Minute)
+	ctx := limit(t, 4*time.Minute)
 	w := load(t, c)
 	old, err := c.Master(ctx)
 	if err != nil {
@@ -58,7 +58,7 @@ func yields(t *testing.T, c *drill.Cluster, f drill.Fault, problem string) {
 	if err := f.Break(ctx, c, old); err != nil {
 		t.Fatal(err)
 	}
-	if err := drill.Eventually(limitOf(t, ctx, time.Minute), func() error { return c.MasterBesides(ctx, old) }); err != nil {
+	if err := drill.Eventually(limitOf(t, ctx, 2*time.Minute), func() error { return c.MasterBesides(ctx, old) }); err != nil {
 		t.Fatalf("%v\n%s", err, old.LogTail())
 	}
 	t.Logf("another master after %v", time.Since(began).Round(10*time.Millisecond))

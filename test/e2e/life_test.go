@@ -75,7 +75,7 @@ func copied(t *testing.T, n *drill.Node) {
 // serving waits until all nodes do their work; they may lag behind the load.
 func serving(t *testing.T, c *drill.Cluster) {
 	t.Helper()
-	if err := c.WaitServing(limit(t, time.Minute)); err != nil {
+	if err := c.WaitServing(limit(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -91,7 +91,7 @@ func load(t *testing.T, c *drill.Cluster) *drill.Workload {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Stop)
-	if err := w.WaitAck(limit(t, 30*time.Second), time.Now()); err != nil {
+	if err := w.WaitAck(limit(t, time.Minute), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -102,7 +102,7 @@ func load(t *testing.T, c *drill.Cluster) *drill.Workload {
 func judge(t *testing.T, c *drill.Cluster, w *drill.Workload) {
 	t.Helper()
 	w.Stop()
-	ctx := limit(t, time.Minute)
+	ctx := limit(t, 3*time.Minute)
 	if err := c.WaitHealthy(ctx); err != nil {
 		t.Fatal(err)
 	}

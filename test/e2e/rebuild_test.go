@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	mysql "github.com/go-sql-driver/mysql"
-
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
@@ -20,19 +17,9 @@ import (
 // agent itself, in one session and with nothing that holds commits back.
 func behindTheBack(t *testing.T, n *drill.Node, statements ...string) {
 	t.Helper()
-	dir := filepath.Join(n.Dir(), "mysqld")
-	password, err := os.ReadFile(filepath.Join(dir, "agent.secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr = "phxsql_agent", strings.TrimSpace(string(password)), "unix", filepath.Join(dir, "mysqld.sock")
-	db, err := sql.Open("mysql", cfg.FormatDSN())
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := inside(t, n)
 	defer db.Close()
-	ctx := limit(t, 30*time.Second)
+	ctx := limit(t, time.Minute)
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func TestReadsAreLinearizable(t *testing.T) {
 	isolate, pause := drill.IsolateMaster, drill.PauseMaster
 	isolate.Hold, pause.Hold = 3*time.Second, 3*time.Second
 	for _, f := range []drill.Fault{isolate, pause, drill.PauseMasterBriefly, drill.KillMaster, drill.KillMasterServer, drill.Switchover, isolate} {
-		if err := r.Endure(limit(t, time.Minute), f); err != nil {
+		if err := r.Endure(limit(t, 2*time.Minute), f); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // dropped nothing would drop what was made after it.
 func TestAForgottenStatementIsNotRepeated(t *testing.T) {
 	c := start(t, drill.Options{})
-	ctx := limit(t, 2*time.Minute)
+	ctx := limit(t, 4*time.Minute)
 	if err := c.Exec(ctx, "DROP DATABASE IF EXISTS n", "CREATE DATABASE n",
 		"DROP TABLE IF EXISTS n.t", "CREATE TABLE n.t (id INT PRIMARY KEY)", "INSERT INTO n.t VALUES (1), (2)",
 		"CREATE TABLE n.gone (id INT PRIMARY KEY)", "CREATE TABLE IF NOT EXISTS n.gone (id INT PRIMARY KEY)", "DROP TABLE n.gone",

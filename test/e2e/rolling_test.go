@@ -335,7 +335,7 @@ func boots(t *testing.T, c *drill.Cluster) map[int]string {
 	t.Helper()
 	by := map[int]string{}
 	for _, n := range c.Nodes {
-		m, err := n.Self(limit(t, 30*time.Second))
+		m, err := n.Self(limit(t, time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

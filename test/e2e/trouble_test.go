@@ -34,7 +34,7 @@ func TestOperators(t *testing.T) {
 // at once: a majority is there all the time.
 func chase(t *testing.T, c *drill.Cluster) {
 	w := load(t, c)
-	ctx := limit(t, 90*time.Second)
+	ctx := limit(t, 3*time.Minute)
 	for range 8 {
 		m, err := c.Master(ctx)
 		if err != nil {
@@ -55,7 +55,7 @@ func chase(t *testing.T, c *drill.Cluster) {
 
 func stopAll(t *testing.T, c *drill.Cluster) {
 	w := load(t, c)
-	ctx := limit(t, 2*time.Minute)
+	ctx := limit(t, 4*time.Minute)
 	for round := range 2 {
 		var wg sync.WaitGroup
 		for _, n := range c.Nodes {
@@ -92,7 +92,7 @@ func stopAll(t *testing.T, c *drill.Cluster) {
 // fullServers has clients take every connection of every server, and keep them
 // through a failover and a switchover.
 func fullServers(t *testing.T, c *drill.Cluster) {
-	ctx := limit(t, 90*time.Second)
+	ctx := limit(t, 4*time.Minute)
 	settled(t, c)
 	for _, n := range c.Nodes {
 		occupy(t, ctx, c, n.RO)
@@ -104,7 +104,7 @@ func fullServers(t *testing.T, c *drill.Cluster) {
 	if err := m.KillAll(); err != nil {
 		t.Fatal(err)
 	}
-	if err := drill.Eventually(limitOf(t, ctx, 20*time.Second), func() error { return c.MasterBesides(ctx, m) }); err != nil {
+	if err := drill.Eventually(limitOf(t, ctx, time.Minute), func() error { return c.MasterBesides(ctx, m) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Start(); err != nil {
@@ -142,7 +142,7 @@ func occupy(t *testing.T, ctx context.Context, c *drill.Cluster, addr string) {
 // equalMembers executes what leaves the order of rows to the server.
 func equalMembers(t *testing.T, c *drill.Cluster) {
 	settled(t, c)
-	ctx := limit(t, time.Minute)
+	ctx := limit(t, 3*time.Minute)
 	if err := c.Exec(ctx, "CREATE DATABASE keyless", "CREATE TABLE keyless.t (a INT)"); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func equalMembers(t *testing.T, c *drill.Cluster) {
 // TestLargeTransactionsAndKills kills nodes while a transaction of 100 MB passes.
 func TestLargeTransactionsAndKills(t *testing.T) {
 	c := start(t, drill.Options{})
-	ctx := limit(t, 3*time.Minute)
+	ctx := limit(t, 5*time.Minute)
 	if err := c.Exec(ctx, "CREATE DATABASE big", "CREATE TABLE big.b (id INT AUTO_INCREMENT PRIMARY KEY, v LONGBLOB)"); err != nil {
 		t.Fatal(err)
 	}

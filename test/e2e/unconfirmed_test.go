@@ -37,7 +37,7 @@ func TestUnconfirmedDDLIsUndone(t *testing.T) {
 }
 
 func undone(t *testing.T, c *drill.Cluster, ddl string) {
-	ctx := limit(t, time.Minute)
+	ctx := limit(t, 3*time.Minute)
 	if err := c.WaitHealthy(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -45,11 +45,7 @@ func undone(t *testing.T, c *drill.Cluster, ddl string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := c.Master(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	strand(t, c, m, ddl)
+	m := strand(t, c, ddl)
 	// Another node must lead before the old one's network comes back: the kernel
 	// still holds what the dead process had sent.
 	if err := drill.Eventually(ctx, func() error { return c.MasterBesides(ctx, m) }); err != nil {

@@ -17,7 +17,7 @@ import (
 // and decides; no node needs help to come back, and all hold the same.
 func TestPreparedTransactionsSurvive(t *testing.T) {
 	c := start(t, drill.Options{})
-	ctx := limit(t, 2*time.Minute)
+	ctx := limit(t, 5*time.Minute)
 	if err := c.Exec(ctx, "CREATE DATABASE xa", "CREATE TABLE xa.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(40))"); err != nil {
 		t.Fatal(err)
 	}
