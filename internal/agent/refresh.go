@@ -144,7 +144,7 @@ func (l *loop) waitApplied() {
 				return
 			}
 			if err != nil {
-				l.log.Debug("wait for the server failed", telemetry.KeyError, err)
+				l.log.Warn("server does not tell how far it is", telemetry.KeyError, err)
 				time.AfterFunc(observeEvery, func() { l.post(l.waitApplied) })
 				return
 			}
