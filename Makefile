@@ -74,6 +74,10 @@ DISK_SEED   ?= 1
 soak-disk: ## power cuts of all nodes at once, on disks that forget what was not synced; needs root and /dev/fuse
 	$(GO) test ./test/e2e -count=1 -v -run TestPowerCuts -disk-rounds $(DISK_ROUNDS) -disk-seed $(DISK_SEED) -timeout 4h
 
+.PHONY: rejoin-matrix
+rejoin-matrix: ## each way in which a node can die with each thing in flight; writes docs/operating/rejoin.md; goes on where it was interrupted
+	$(GO) test ./test/e2e -count=1 -v -run TestRejoinMatrix -timeout 6h -rejoin-state $(CURDIR)/.rejoin.json -rejoin-page $(CURDIR)/docs/operating/rejoin.md
+
 model: ## every state of the protocol's models, large sizes; needs spin and gcc
 	@command -v spin >/dev/null && command -v gcc >/dev/null || { echo "install spin and gcc first; on Debian: apt-get install spin gcc"; exit 1; }
 	$(GO) test -v -count=1 -timeout 60m ./paxos/model -full
