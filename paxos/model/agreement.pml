@@ -12,6 +12,9 @@
  * are not in channels but in arrays that say what was ever said under a ballot.
  * Each step is one turn of one member together with the sync that it waits for.
  *
+ * With DAMAGE a crash may find a record of the log unreadable. A member that may have
+ * lost a vote or a promise by that is gone; what is known to be chosen is asked for.
+ *
  * Sizes and planted faults come with -D; model_test.go has the runs.
  */
 
@@ -63,6 +66,19 @@
 byte promised[N];
 byte accBallot[N * INSTANCES];
 byte accValue[N * INSTANCES];
+
+#ifdef DAMAGE
+byte mark[N];          /* everything through here is chosen, on disk for good */
+bit  rotten[N * INSTANCES];              /* chosen, and unreadable here */
+bit  gone[N];          /* lost what it may have promised or voted for: it runs no more */
+byte wasBallot[N * INSTANCES];           /* the record before the newest, for a planted fault */
+byte wasValue[N * INSTANCES];
+#define RUNS(n)        (!gone[n])
+#define READABLE(n, i) (!rotten[I(n, i)])
+#else
+#define RUNS(n)        (1)
+#define READABLE(n, i) (1)
+#endif
 
 /* In memory. */
 byte chosen[N];        /* on disk lazily: a restart may know less */
@@ -173,7 +189,7 @@ inline adopt(p, b) {
 		phase[p] = LEADING; try[p] = 0; yes[p] = 0;
 		for (k : 1 .. INSTANCES) {
 			if
-			:: k <= chosen[p] -> said[M(b, k)] = accValue[I(p, k)]
+			:: k <= chosen[p] -> said[M(b, k)] = (READABLE(p, k) -> accValue[I(p, k)] : 0)
 			:: k > chosen[p] && k <= top ->
 				if
 				:: fndBallot[I(p, k)] != 0 -> said[M(b, k)] = fndValue[I(p, k)]
@@ -192,6 +208,44 @@ inline adopt(p, b) {
 	fi
 }
 
+#ifdef FAULT_OLDER_RECORD
+inline remember(n, i) {
+	if
+	:: accValue[I(n, i)] != 0 -> wasBallot[I(n, i)] = accBallot[I(n, i)]; wasValue[I(n, i)] = accValue[I(n, i)]
+	:: else
+	fi
+}
+#else
+inline remember(n, i) { skip }
+#endif
+
+#ifdef DAMAGE
+/* spoil makes the record of an entry unreadable, and judges what is lost by that. */
+inline spoil(n, i) {
+	d_step {
+#ifdef FAULT_OLDER_RECORD
+		accBallot[I(n, i)] = wasBallot[I(n, i)]; accValue[I(n, i)] = wasValue[I(n, i)]
+#else
+		accBallot[I(n, i)] = 0; accValue[I(n, i)] = 0;
+		if
+		:: i <= mark[n] -> rotten[I(n, i)] = 1
+#ifdef FAULT_DAMAGED_VOTE
+		:: else
+#else
+		:: else -> gone[n] = 1
+#endif
+		fi
+#endif
+	}
+}
+
+inline mend(n, m, i) {
+	accBallot[I(n, i)] = accBallot[I(m, i)];
+	accValue[I(n, i)] = accValue[I(m, i)];
+	rotten[I(n, i)] = 0
+}
+#endif
+
 /* follow takes the owner of a ballot for the leader. */
 inline follow(n, b) {
 	if
@@ -209,7 +263,7 @@ inline follow(n, b) {
 /* drained says that everything proposed under b is chosen; free, that a next
  * instance may be proposed. */
 #define DRAINED(p, b)  (chosen[p] == INSTANCES || said[M(b, chosen[p] + 1)] == 0)
-#define EMPTY(b, i)    (said[M(b, i)] == 0 && ((i) == 1 || said[M(b, (i) - 1)] != 0))
+#define EMPTY(b, i)    (said[M(b, i)] == 0 && (i) > chosen[OWNER(b)] && ((i) == 1 || said[M(b, (i) - 1)] != 0))
 
 #define BARRIER(b, i)  ((i) > 1 && said[M(b, (i) - 1)] == CHANGE && chosen[OWNER(b)] < (i) - 1)
 
@@ -221,7 +275,7 @@ proctype Acceptor(byte n; byte b) {
 	byte k, top; bit lost;
 end:	do
 	/* Phase 1b. The promise reaches its candidate at once, or counts no more. */
-	:: d_step { asked[b] != 0 && chosen[n] < asked[b] && (config[OWNER(b)] & BIT(n)) &&
+	:: d_step { RUNS(n) && asked[b] != 0 && chosen[n] < asked[b] && (config[OWNER(b)] & BIT(n)) &&
 	            (promised[n] < b || (promised[n] == b && try[OWNER(b)] == b && !(yes[OWNER(b)] & BIT(n)))) ->
 		promised[n] = b;
 		if
@@ -245,17 +299,18 @@ end:	do
 		k = 0; top = 0; lost = 0
 	   }
 	/* A heartbeat tells the leader what is chosen here. */
-	:: d_step { won[b] && promised[n] <= b && follows[n] != b && n != OWNER(b) && chosen[n] > 0 ->
+	:: d_step { RUNS(n) && won[b] && promised[n] <= b && follows[n] != b && n != OWNER(b) && chosen[n] > 0 ->
 		follow(n, b);
 		k = 0
 	   }
 	/* Phase 2b, in order. */
-	:: d_step { won[b] && promised[n] <= b && NEXT(n, b) <= INSTANCES && said[M(b, NEXT(n, b))] != 0 ->
+	:: d_step { RUNS(n) && won[b] && promised[n] <= b && NEXT(n, b) <= INSTANCES && said[M(b, NEXT(n, b))] != 0 ->
 		if
 		:: follows[n] != b -> follow(n, b)
 		:: else
 		fi;
 		held[n]++;
+		remember(n, held[n]);
 		accBallot[I(n, held[n])] = b;
 		accValue[I(n, held[n])] = said[M(b, held[n])];
 		acked[A(b, n)] = held[n];
@@ -263,7 +318,7 @@ end:	do
 		k = 0
 	   }
 	/* A notice: everything through here is chosen, under this ballot. */
-	:: d_step { won[b] && promised[n] <= b && n != OWNER(b) && heard[n] < notice[b] ->
+	:: d_step { RUNS(n) && won[b] && promised[n] <= b && n != OWNER(b) && heard[n] < notice[b] ->
 		if
 		:: follows[n] != b -> follow(n, b)
 		:: else
@@ -279,11 +334,12 @@ end:	do
 proctype Learner(byte n; byte m) {
 	byte k;
 end:	do
-	:: d_step { chosen[n] < chosen[m] && (phase[n] < LEADING || accBallot[I(m, chosen[n] + 1)] > leads[n]) ->
+	:: d_step { RUNS(n) && RUNS(m) && chosen[n] < chosen[m] && READABLE(m, chosen[n] + 1) && (phase[n] < LEADING || accBallot[I(m, chosen[n] + 1)] > leads[n]) ->
 		if
 		:: phase[n] >= LEADING -> stepDown(n)
 		:: else
 		fi;
+		remember(n, chosen[n] + 1);
 		accBallot[I(n, chosen[n] + 1)] = accBallot[I(m, chosen[n] + 1)];
 		accValue[I(n, chosen[n] + 1)] = accValue[I(m, chosen[n] + 1)];
 #ifdef FAULT_PROMISE_SHRINKS
@@ -301,6 +357,18 @@ end:	do
 		fi;
 		k = 0
 	   }
+#ifdef DAMAGE
+	/* What is unreadable is asked for, and appended anew. */
+	:: d_step { RUNS(n) && RUNS(m) && INSTANCES >= 1 && rotten[I(n, 1)] && chosen[m] >= 1 && READABLE(m, 1) -> mend(n, m, 1) }
+#if INSTANCES > 1
+	:: d_step { RUNS(n) && RUNS(m) && rotten[I(n, 2)] && chosen[m] >= 2 && READABLE(m, 2) -> mend(n, m, 2) }
+#endif
+#ifdef FAULT_MEND_BY_PROPOSAL
+	:: d_step { RUNS(n) && m < 2 && rotten[I(n, 1)] && leads[m] != 0 && said[M(leads[m], 1)] != 0 ->
+		rotten[I(n, 1)] = 0; accValue[I(n, 1)] = said[M(leads[m], 1)]; accBallot[I(n, 1)] = leads[m]
+	   }
+#endif
+#endif
 	od
 }
 
@@ -308,7 +376,7 @@ end:	do
 proctype Crash(byte n) {
 	byte k;
 end:	do
-	:: atomic { crashes < CRASHES && (follows[n] != 0 || phase[n] != FOLLOWING) ->
+	:: atomic { RUNS(n) && crashes < CRASHES && (follows[n] != 0 || phase[n] != FOLLOWING) ->
 		d_step {
 			crashes++;
 			stepDown(n);
@@ -319,8 +387,29 @@ end:	do
 #endif
 		if
 		:: true
+#ifdef DAMAGE
+		:: chosen[n] > mark[n] -> chosen[n] = mark[n]
+#else
 		:: chosen[n] != 0 -> chosen[n] = 0; config[n] = OLD
+#endif
 		fi;
+#ifdef DAMAGE
+		/* A bit may have flipped: in a record of an entry, or in the promise. */
+		mark[n] = chosen[n];
+		if
+		:: true
+		:: accBallot[I(n, 1)] != 0 && !rotten[I(n, 1)] -> spoil(n, 1)
+#if INSTANCES > 1
+		:: accBallot[I(n, 2)] != 0 && !rotten[I(n, 2)] -> spoil(n, 2)
+#endif
+		:: promised[n] != 0 ->
+#ifdef FAULT_DAMAGED_PROMISE
+			promised[n] = 0
+#else
+			gone[n] = 1
+#endif
+		fi;
+#endif
 		held[n] = chosen[n]
 	   }
 	od
@@ -332,7 +421,7 @@ proctype Proposer(byte p; byte b) {
 end:	do
 	/* Phase 1a: as a candidate, again with a higher ballot, as one who stepped
 	 * down, or as a leader who raises. */
-	:: d_step { promised[p] < b && !SKIPS(p, b) && try[p] < b && phase[p] != RAISING && (config[p] & BIT(p)) && chosen[p] < INSTANCES ->
+	:: d_step { RUNS(p) && promised[p] < b && !SKIPS(p, b) && try[p] < b && phase[p] != RAISING && (config[p] & BIT(p)) && chosen[p] < INSTANCES ->
 		stepDown(p);
 		phase[p] = PREPARING; try[p] = b; first[p] = chosen[p] + 1; asked[b] = chosen[p] + 1;
 		k = 0
@@ -368,6 +457,7 @@ end:	do
 		if
 		:: MAJORITY(set, config[p]) ->
 			/* In memory since it was proposed; on disk when learned, as elsewhere. */
+			remember(p, chosen[p] + 1);
 			accBallot[I(p, chosen[p] + 1)] = b;
 			accValue[I(p, chosen[p] + 1)] = said[M(b, chosen[p] + 1)];
 			declare(p, said[M(b, chosen[p] + 1)]);
