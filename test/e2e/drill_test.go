@@ -14,6 +14,14 @@ import (
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
+// drillFaults and drillLoads are what the short drill of every test run is made of: faults
+// and workloads that have passed a soak of many hundred. The others are for soaks.
+const (
+	drillFaults = "kill-master,kill-master-agent,kill-master-mysqld,kill-follower,kill-majority,kill-all,kill-new-master,kill-while-starting," +
+		"pause-master,pause-master-node,pause-follower,stutter-master,hang,partition,orderly"
+	drillLoads = "set,bank,lists,serializable,registers,ddl"
+)
+
 // TestDrill runs the command that breaks a cluster and judges it, once with a seed that
 // stays and once with a new one. Disks have tests of their own.
 func TestDrill(t *testing.T) {
@@ -24,7 +32,7 @@ func TestDrill(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "report")
 			cmd := exec.CommandContext(limit(t, 5*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "5",
-				"--faults-of", "kill,pause,hang,partition,link,clock,crowd,orderly", "--dir", out)
+				"--faults-of", drillFaults, "--workloads", drillLoads, "--dir", out)
 			said, err := cmd.CombinedOutput()
 			t.Logf("%s", said)
 			if err != nil {
