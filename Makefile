@@ -44,8 +44,9 @@ test-e2e: ## real processes, real servers
 	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
 
 .PHONY: life
-life: ## long versions of the end-to-end tests of joins, copies, rebuilds and lag, with kills at every step
+life: ## long versions of the end-to-end tests of joins, copies, rebuilds and lag, with kills at every step; bad links
 	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Cop|Rebuilt|Removed|NewData|Witness|ShorterWay|Flow|Drilled' -args -life | $(SUM) -show /test/e2e
+	$(GO) test -json -timeout 5m -count=1 ./test/paxos -run BadLinks -args -links | $(SUM)
 
 lint: bin/golangci-lint ## more than vet; the first run builds the linter, which takes minutes
 	bin/golangci-lint run ./...
@@ -73,10 +74,6 @@ DISK_SEED   ?= 1
 .PHONY: soak-disk
 soak-disk: ## power cuts of all nodes at once, on disks that forget what was not synced; needs root and /dev/fuse
 	$(GO) test ./test/e2e -count=1 -v -run TestPowerCuts -disk-rounds $(DISK_ROUNDS) -disk-seed $(DISK_SEED) -timeout 4h
-
-.PHONY: rejoin-matrix
-rejoin-matrix: ## each way in which a node can die with each thing in flight; writes docs/operating/rejoin.md; goes on where it was interrupted
-	$(GO) test ./test/e2e -count=1 -v -run TestRejoinMatrix -timeout 6h -rejoin-state $(CURDIR)/.rejoin.json -rejoin-page $(CURDIR)/docs/operating/rejoin.md
 
 model: ## every state of the protocol's models, large sizes; needs spin and gcc
 	@command -v spin >/dev/null && command -v gcc >/dev/null || { echo "install spin and gcc first; on Debian: apt-get install spin gcc"; exit 1; }

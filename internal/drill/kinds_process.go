@@ -142,8 +142,8 @@ func crawl(dice *rand.Rand) Fault {
 			defer cancel()
 			_ = Eventually(short, func() error { return c.MasterBesides(short, m) }) // overlapping faults may prevent it
 			wait(ctx, time.Duration(300+dice.IntN(1200))*time.Millisecond)
-			for range 100 {
-				if err := m.pulse(ctx, time.Duration(2+dice.IntN(12))*time.Millisecond, time.Duration(200+dice.IntN(1500))*time.Microsecond); err != nil {
+			for range 200 {
+				if err := m.pulse(ctx, time.Duration(2+dice.IntN(10))*time.Millisecond, time.Duration(30+dice.IntN(470))*time.Microsecond); err != nil {
 					return err
 				}
 			}
@@ -180,7 +180,7 @@ func (n *Node) ignoreEnd(err error) error {
 }
 
 // takeoverLimit is how long a fault waits for another node to take over.
-const takeoverLimit = 8 * time.Second
+const takeoverLimit = 20 * time.Second
 
 // restartMaster stops the master as an operator does, and starts it again.
 func restartMaster(*rand.Rand) Fault {

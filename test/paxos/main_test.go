@@ -4,6 +4,7 @@
 package paxos
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
 // program is the sample under test, built once.
@@ -111,6 +114,55 @@ var (
 		mend: func(c *cluster, lead *process) { c.other(lead, 3).start(); lead.signal(syscall.SIGCONT) },
 	}
 )
+
+// shape makes links slow, thin or lossy, in both directions.
+func (p *process) shape(out, in netlab.Shape) {
+	if err := p.c.lab.ShapeLink(p.id, out, in); err != nil {
+		p.c.t.Error(err)
+	}
+}
+
+func (c *cluster) shapeAll(s netlab.Shape) {
+	for _, p := range c.nodes {
+		p.shape(s, s)
+	}
+}
+
+// shaped is a fault of the leader's link.
+func shaped(name string, outage bool, out, in netlab.Shape) fault {
+	return fault{
+		name: name, outage: outage, hold: longerThanALease,
+		hurt: func(_ *cluster, lead *process) { lead.shape(out, in) },
+		mend: func(_ *cluster, lead *process) { lead.shape(netlab.Shape{}, netlab.Shape{}) },
+	}
+}
+
+// shapedAll is a fault of all links.
+func shapedAll(name string, outage bool, s netlab.Shape) fault {
+	return fault{
+		name: name, outage: outage, hold: longerThanALease,
+		hurt: func(c *cluster, _ *process) { c.shapeAll(s) },
+		mend: func(c *cluster, _ *process) { c.shapeAll(netlab.Shape{}) },
+	}
+}
+
+// links asks for the test of bad links, which takes most of a minute.
+var links = flag.Bool("links", false, "run the test of bad links, which takes most of a minute")
+
+func TestHistoriesOnBadLinksAreLinearizable(t *testing.T) {
+	if !*links {
+		t.Skip("make life runs it")
+	}
+	slow, slower := netlab.Shape{Delay: 80 * time.Millisecond}, netlab.Shape{Delay: 1500 * time.Millisecond}
+	judged(t, 3,
+		shaped("the leader's link is slow", false, slow, slow),
+		shaped("the leader is heard late", true, slower, netlab.Shape{}),
+		shaped("the leader hears late", true, netlab.Shape{}, slower),
+		shaped("the leader's link is thin", true, netlab.Shape{Rate: 32 << 10}, netlab.Shape{Rate: 32 << 10}),
+		shapedAll("all links are slow", false, netlab.Shape{Delay: 40 * time.Millisecond}),
+		shapedAll("all links lose packets", true, netlab.Shape{Loss: 0.15}),
+	)
+}
 
 func TestHistoriesOfThreeProcessesAreLinearizable(t *testing.T) {
 	judged(t, 3, killLeader, isolateLeader, pauseLeader, pauseLeaderForALease, killFollowerForLong, killAll)
