@@ -177,7 +177,7 @@ relaxed and strict (` + "`engine.strict_flush`" + `). After each death all nodes
 else had must be gone, what a client was told must be there.
 
 The times are seconds from the moment that the node is started (or continued, or reached by the others again) until every node is well and has executed all there is, relaxed / strict. 0.0 means
-that there was nothing to catch up with. When an agent is killed, the kernel kills its mysqld with it; a mysqld that is killed alone is started again by its agent.
+that there was nothing to catch up with, a dash that the cell was not run. When an agent is killed, the kernel kills its mysqld with it; a mysqld that is killed alone is started again by its agent.
 
 `
 

@@ -16,7 +16,7 @@ import (
 
 // maxTries is how often something is put in flight: a machine that is busy elsewhere may
 // not get it far enough before the node notices that it is alone.
-const maxTries = 8
+const maxTries = 15
 
 // strand cuts the master off, has it write something that nobody else gets, and kills it
 // while that waits. It returns that master.
