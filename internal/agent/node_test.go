@@ -119,7 +119,7 @@ func TestNode(t *testing.T) {
 	if err := Run(t.Context(), cfg, Options{Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "is taken by") {
 		t.Errorf("a second node on the same ports: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), realLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*realLimit) // all of it, on a busy machine
 	defer cancel()
 	req := api.InitRequest{Members: []api.InitMember{{ID: 1, Peer: cfg.Listen.Peer}}, User: "app", Password: "correct horse"}
 	interrupted := req
@@ -175,9 +175,6 @@ func TestNode(t *testing.T) {
 
 	n = startNode(t, cfg)
 	n.waitMaster(t, second.Epoch)
-	if res, err := n.client.RotateAccounts(ctx, api.RotateRequest{}); err != nil || len(res.Done) != 1 {
-		t.Errorf("rotation with another secret: %+v, %v", res, err)
-	}
 	var rows int
 	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM t.x").Scan(&rows); err != nil || rows != 2 {
 		t.Errorf("%d rows after a restart, %v", rows, err)
