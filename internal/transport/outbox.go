@@ -22,7 +22,7 @@ const (
 	refData = 8 << 10
 	// keepChunks is how many chunks a busy outbox keeps for the next messages, and
 	// keepBuffer the largest buffer of an idle one.
-	keepChunks = 8
+	keepChunks = 4
 	keepBuffer = 16 << 10
 )
 

@@ -111,7 +111,7 @@ func (n *Node) listen() (err error) {
 // keepBytes is what all groups together keep in memory of what was chosen last, for
 // members that lag a little; the core and the applier share the values. What is older is
 // read from the log, that is from the page cache.
-const keepBytes = 8 << 20
+const keepBytes = 6 << 20
 
 func (n *Node) config() paxos.Config {
 	c := paxos.Defaults(n.opt.ID, rand.Int64N)

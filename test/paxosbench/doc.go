@@ -1,7 +1,7 @@
 // Command paxosbench measures package paxos/node beside other consensus libraries,
 // all in the same way and in the same minutes.
 //
-//	go run .                        the whole table, about six minutes
+//	go run .                        the whole table, see -limit
 //	go run . -systems ours,etcd-raft -sizes 1024 -proposers 1,64 -secs 5
 //
 // A cell is a system, a number of groups, a size of values and a number of

@@ -69,13 +69,14 @@ func run(j job, groups int, do propose, out io.Writer) (result, error) {
 	var wg sync.WaitGroup
 	hists := make([]histogram, j.Proposers)
 	var failed atomic.Int64
+	// One pattern for all: what the driver keeps counts as the node's memory.
+	pattern := make([]byte, j.Size)
+	for i, random := 0, rand.New(rand.NewPCG(1, 1)); i < len(pattern); i++ {
+		pattern[i] = byte(random.Uint32())
+	}
 	for p := range j.Proposers {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(p), 1))
-			pattern := make([]byte, j.Size)
-			for i := range pattern {
-				pattern[i] = byte(random.Uint32())
-			}
 			for n := uint64(1); !over.Load(); n++ {
 				v := append([]byte(nil), pattern...) // the log keeps it
 				binary.LittleEndian.PutUint64(v, uint64(p)<<40|n)
