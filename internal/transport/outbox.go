@@ -258,7 +258,7 @@ func (o *outbox) takePieces() [][]byte {
 	}
 	o.burst = o.burst[:0]
 	copied, from, size := o.piece[:0], 0, 0
-	for len(o.large) > 0 && size < chunkSize {
+	for len(o.large) > 0 && (size < chunkSize || len(o.large[0]) == 0) { // empty ones must not be left alone
 		n := min(chunkSize-size, len(o.large[0]))
 		part := o.large[0][:n]
 		if o.joint || n < refData {

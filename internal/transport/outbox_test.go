@@ -174,3 +174,30 @@ func TestClosedOutboxTakesNothing(t *testing.T) {
 		t.Error("a closed outbox took a frame")
 	}
 }
+
+// TestNoBurstIsEmpty: a large message that ends where a burst ends, whose last pieces are
+// empty, leaves nothing to be written after it.
+func TestNoBurstIsEmpty(t *testing.T) {
+	for _, joint := range []bool{false, true} {
+		for spare := -1; spare <= 1; spare++ {
+			for noops := range 2 {
+				list := accepts(1, 2, 1, 0)
+				list[0].Entries = []paxos.Entry{{Instance: 1, Kind: paxos.Normal}, {Instance: 2, Kind: paxos.Noop}}[:1+noops]
+				list[0].Entries[0].Data = make([]byte, 2*chunkSize-headerSize-list[0].EncodedSize()+spare)
+				o := newOutbox(1<<24, joint)
+				o.putMessages(0, list)
+				size := 0
+				for b := o.take(); b != nil; b = o.take() {
+					n := len(bytes.Join(b, nil))
+					if n == 0 {
+						t.Fatalf("joint %v, %d bytes more than two bursts: an empty burst after %d bytes", joint, spare, size)
+					}
+					size += n
+				}
+				if size != 2*chunkSize+spare {
+					t.Fatalf("%d bytes, want %d", size, 2*chunkSize+spare)
+				}
+			}
+		}
+	}
+}
