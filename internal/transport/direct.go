@@ -11,7 +11,7 @@ import (
 type direct struct {
 	raw    syscall.RawConn
 	pieces [][]byte
-	n      int
+	n      int // bytes that the last write wrote
 	once   func(fd uintptr) bool
 }
 
@@ -46,7 +46,8 @@ func (d *direct) write(pieces [][]byte) [][]byte {
 	d.pieces, d.n = pieces, 0
 	_ = d.raw.Write(d.once) // closed, or its deadline is over: nothing was written
 	d.pieces = nil
-	n := max(d.n, 0)
+	d.n = max(d.n, 0)
+	n := d.n
 	for len(pieces) > 0 && n >= len(pieces[0]) {
 		n -= len(pieces[0])
 		pieces = pieces[1:]

@@ -5,6 +5,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,6 +101,46 @@ func TestThePenIsLentOnAQuietConnection(t *testing.T) {
 	o.putMessages(0, accepts(1, 2, 1, lendLimit))
 	if woken(); o.lend(now+lendGap) || !woken() {
 		t.Fatal("much is written by the sender")
+	}
+}
+
+// busyConn takes everything at once, and meanwhile another sender queues more.
+type busyConn struct {
+	syscall.RawConn
+	sink   *os.File
+	out    *outbox
+	writes int
+}
+
+func (c *busyConn) Write(f func(fd uintptr) bool) error {
+	f(c.sink.Fd())
+	if c.writes++; c.writes < 10_000 {
+		c.out.putMessages(0, accepts(1, 2, 1, 1000))
+	}
+	return nil
+}
+
+// TestASenderWritesLittle: however much others queue, and however fast the connection is,
+// whoever has the pen gives it to the writer.
+func TestASenderWritesLittle(t *testing.T) {
+	sink, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	busy := &busyConn{sink: sink, out: newOutbox(1<<20, false)}
+	d := &direct{raw: busy}
+	d.once = d.try
+	s := &session{p: &peer{t: &Transport{start: time.Now().Add(-time.Second)}}, c: &conn{direct: d}, out: busy.out}
+	s.out.putMessages(0, vote())
+	s.hasten()
+	if most := lendLimit/1000 + 2; busy.writes == 0 || busy.writes > most {
+		t.Errorf("a sender wrote %d times, want %d at most", busy.writes, most)
+	}
+	select {
+	case <-s.out.wake:
+	default:
+		t.Error("nobody writes the rest")
 	}
 }
 

@@ -86,8 +86,8 @@ func (s *session) writeAll(tick <-chan time.Time) error {
 	return nil
 }
 
-// hasten writes in the sender's goroutine what can be written without waiting, or wakes
-// the writer.
+// hasten writes in the sender's goroutine what can be written without waiting, unless it
+// is much, and wakes the writer for the rest.
 func (s *session) hasten() {
 	if s.c.direct == nil {
 		s.out.signal()
@@ -96,10 +96,13 @@ func (s *session) hasten() {
 	if !s.out.lend(s.p.t.clock()) {
 		return
 	}
-	for b := s.out.take(); b != nil; b = s.out.take() {
-		if s.out.rest = s.c.direct.write(b); len(s.out.rest) > 0 {
+	for n := 0; n < lendLimit && len(s.out.rest) == 0; { // others go on queueing meanwhile
+		b := s.out.take()
+		if b == nil {
 			break
 		}
+		s.out.rest = s.c.direct.write(b)
+		n += max(s.c.direct.n, 1)
 	}
 	s.out.release(s.p.t.clock())
 }
