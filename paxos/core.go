@@ -113,7 +113,7 @@ const (
 	EventTick      EventKind = 1 // time passed; see Deadline
 	EventMessage   EventKind = 2 // Message
 	EventPropose   EventKind = 3 // Data; only when Room is true
-	EventMembers   EventKind = 4 // Members: propose this membership
+	EventMembers   EventKind = 4 // Members, Was: propose this membership, unless another than Was is valid by then (nil: in any case)
 	EventCandidacy EventKind = 5 // Able, Delay: may this member lead, and how long should it let others go first
 	EventTransfer  EventKind = 6 // To: renounce leadership in favour of To (0: of anybody)
 	EventFetched   EventKind = 7 // To: a Fetch has been answered; Through is the last instance sent, 0 for none
@@ -127,6 +127,7 @@ type Event struct {
 	Message *Message
 	Data    []byte
 	Members *Members
+	Was     *Members
 	Able    bool
 	Delay   time.Duration
 	To      NodeID
@@ -248,8 +249,8 @@ func (c *Core) Step(now Time, ev Event) {
 	case EventPropose:
 		c.propose(Normal, ev.Data)
 	case EventMembers:
-		if c.phase == leading && ev.Members.Check() == nil {
-			c.lead.wanted = ev.Members
+		if c.phase == leading && ev.Members.Check() == nil && c.stillValid(ev.Was) {
+			c.lead.wanted, c.lead.was = ev.Members, ev.Was
 		}
 	case EventCandidacy:
 		c.candidacy(ev.Able, ev.Delay)

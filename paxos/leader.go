@@ -37,6 +37,7 @@ type leadership struct {
 	raising bool     // phase 1 of a higher ballot runs; no new proposals
 	barrier Instance // a membership proposed and not yet chosen
 	wanted  *Members // to be proposed when everything before is chosen
+	was     *Members // that wanted was made from, or nil
 	lease   Time     // end of the lease
 	renewed Time     // when MsgRenew was sent last
 	lapsed  Time     // since when there is no lease, 0 when there is one
@@ -140,9 +141,17 @@ func (c *Core) proposeMembers() {
 	if l.wanted == nil || l.raising || l.barrier != 0 || c.chosen < l.last {
 		return
 	}
-	data := l.wanted.Encode()
-	l.wanted = nil
-	c.append(Membership, data)
+	want, was := l.wanted, l.was
+	l.wanted, l.was = nil, nil
+	if c.stillValid(was) {
+		c.append(Membership, want.Encode())
+	}
+}
+
+// stillValid reports whether a change of a membership would change the valid one: else it
+// would undo the change that came between.
+func (c *Core) stillValid(was *Members) bool {
+	return was == nil || slices.Equal(was.List, c.members.List)
 }
 
 // replicate sends members what they lack. With hello every member is spoken to,

@@ -160,7 +160,8 @@ func (s *story) command(d *datadriven.TestData, n *storyNode) error {
 			}
 		}
 		slices.SortFunc(ms.List, func(a, b Member) int { return int(a.ID) - int(b.ID) })
-		s.step(n, Event{Kind: EventMembers, Members: &ms})
+		was := n.core.Members()
+		s.step(n, Event{Kind: EventMembers, Members: &ms, Was: &was})
 	case "read":
 		s.step(n, Event{Kind: EventReadIndex, Token: uint64(numbers(d, "token")[0])})
 	case "transfer":

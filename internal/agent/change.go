@@ -307,7 +307,7 @@ func (a *Agent) changeMembers(ctx context.Context, was paxos.Members, list []pax
 	if slices.Equal(want.List, was.List) {
 		return result(was), nil
 	}
-	err := a.group.ProposeMembers(want)
+	err := a.group.ProposeMembers(was, want)
 	if errors.Is(err, host.ErrNotLeader) {
 		return api.MembersResult{}, api.Unavailable("leader_moved", "leadership has moved", "ask again")
 	}

@@ -175,16 +175,16 @@ func (g *Group) enqueue(p proposal, patient bool) error {
 	return nil
 }
 
-// ProposeMembers asks the leader to change the membership, once all that was
-// proposed before is chosen.
-func (g *Group) ProposeMembers(ms paxos.Members) error {
+// ProposeMembers asks the leader to change the membership was into another one, once all
+// that was proposed before is chosen. Nothing comes of it if was is not valid by then.
+func (g *Group) ProposeMembers(was, ms paxos.Members) error {
 	if err := ms.Check(); err != nil {
 		return fmt.Errorf("propose membership: %w", err)
 	}
 	if !g.Leader().Ready {
 		return ErrNotLeader
 	}
-	g.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms})
+	g.command(paxos.Event{Kind: paxos.EventMembers, Members: &ms, Was: &was})
 	return nil
 }
 

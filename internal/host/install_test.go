@@ -50,7 +50,7 @@ func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 	ms := lead.group.Leader().Members
 	ms.List = slices.Clone(ms.List)
 	ms.List[0].Name = "changed"
-	if err := lead.group.ProposeMembers(ms); err != nil {
+	if err := lead.group.ProposeMembers(lead.group.Leader().Members, ms); err != nil {
 		t.Fatal(err)
 	}
 	propose(t, lead, 10, 200)

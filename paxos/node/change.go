@@ -189,7 +189,7 @@ func (g *group) change(ctx context.Context, force bool, edit func(*paxos.Members
 	if err := g.allow(ctx, v.Members, want, force); err != nil {
 		return err
 	}
-	if err := g.log.ProposeMembers(want); err != nil {
+	if err := g.log.ProposeMembers(v.Members, want); err != nil {
 		return err
 	}
 	for {
