@@ -115,8 +115,7 @@ func (l *Log) afterSync() {
 		return
 	}
 	l.mu.RLock()
-	end := int64(l.active().number)*l.opt.SegmentSize + l.active().end
-	trims := l.trims
+	end, trims := l.position(), l.trims
 	l.mu.RUnlock()
 	l.prep.made++
 	if end-l.prep.seen < zeroChunk/2 && !trims {
@@ -130,6 +129,11 @@ func (l *Log) afterSync() {
 	}
 }
 
+// position is where the next batch goes, counted through all segments. The caller holds mu.
+func (l *Log) position() int64 {
+	return int64(l.active().number)*l.opt.SegmentSize + l.active().end
+}
+
 // startPreparing starts the goroutine that prepares and removes segments;
 // stopPreparing ends it.
 func (l *Log) startPreparing() {
@@ -137,6 +141,7 @@ func (l *Log) startPreparing() {
 		return
 	}
 	p := &l.prep
+	p.seen = l.position()
 	p.kick, p.stop, p.done = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	p.kick <- struct{}{}
 	go func() {

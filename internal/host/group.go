@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -255,11 +256,22 @@ func (g *Group) turn() error {
 	due := g.rep.Deadline()
 	g.due.Store(int64(due))
 	g.host.retime(due)
-	clear(in.msgs)
-	g.mu.Lock()
-	g.spare = in.msgs[:0]
-	g.mu.Unlock()
+	g.reuse(in.msgs)
 	return nil
+}
+
+// maxSpare limits the messages of an inbox that is used again: a burst must not be kept.
+const maxSpare = 1024
+
+// reuse keeps the memory of messages that were taken in, without what they refer to.
+func (g *Group) reuse(msgs []paxos.Message) {
+	if cap(msgs) > maxSpare {
+		return
+	}
+	clear(msgs)
+	g.mu.Lock()
+	g.spare = msgs[:0]
+	g.mu.Unlock()
 }
 
 // taken is what waited when a turn began.
@@ -278,7 +290,7 @@ func (g *Group) takeInbox() taken {
 	g.urgent, g.commands, g.looks, g.ticked = nil, nil, nil, false
 	if n := portion(g.inbox); n < len(g.inbox) {
 		in.msgs = append(g.spare[:0], g.inbox[:n]...)
-		g.inbox, g.spare = append(g.inbox[:0], g.inbox[n:]...), nil
+		g.inbox, g.spare = slices.Delete(g.inbox, 0, n), nil
 		g.work.Store(true)
 		return in
 	}

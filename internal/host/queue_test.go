@@ -3,6 +3,7 @@ package host
 import (
 	"testing"
 
+	"github.com/phxsql/phxsql/paxos"
 	"pgregory.net/rapid"
 )
 
@@ -44,4 +45,33 @@ func TestQueueKeepsTheOrder(t *testing.T) {
 			t.Fatalf("%d left, want %d", len(got), len(want))
 		}
 	})
+}
+
+// TestAnInboxKeepsNoMessages: what was taken from an inbox, in one portion or several, is
+// nowhere in the memory that is used again, and a burst takes its memory with it.
+func TestAnInboxKeepsNoMessages(t *testing.T) {
+	for _, count := range []int{10, maxSpare + 1} {
+		var g Group
+		data := make([]byte, maxTurnBytes/3)
+		for range count {
+			g.inbox = append(g.inbox, paxos.Message{Kind: paxos.MsgAccept, Entries: []paxos.Entry{{Data: data}}})
+		}
+		got := 0
+		for len(g.inbox) > 0 {
+			in := g.takeInbox()
+			got += len(in.msgs)
+			g.reuse(in.msgs)
+			for _, kept := range [][]paxos.Message{g.inbox[len(g.inbox):cap(g.inbox)], g.spare[:cap(g.spare)]} {
+				for i := range kept {
+					if kept[i].Entries != nil {
+						t.Fatalf("of %d messages, %d taken, some are kept", count, got)
+					}
+				}
+			}
+		}
+		g.takeInbox()
+		if c := max(cap(g.inbox), cap(g.spare)); got != count || c > maxSpare {
+			t.Errorf("took %d of %d messages, room for %d is kept", got, count, c)
+		}
+	}
 }
