@@ -38,6 +38,8 @@ const (
 	// flowStuck is how long a follower may execute nothing at all before nobody waits for
 	// it: slower commits would not help one that is in a huge transaction.
 	flowStuck = 4 * time.Second
+	// flowBusy is for how long it is known what a follower can do that is not busy any more.
+	flowBusy = 10 * time.Second
 	// flowMarks is how many marks there are for each limit's length of time, and flowPast
 	// for how many of these lengths they are kept. Who is further behind counts as if it
 	// were there.
@@ -62,10 +64,16 @@ type standing struct {
 type follower struct {
 	standing
 	moved time.Time // when it last got on, or had nothing to do
-	rate  float64   // bytes per second that it executes; 0: not known
-	lag   time.Duration
-	near  bool // it was close once since it is known: until then nobody waits for it
+	rate  float64   // bytes per second that it executes, at least
+	// busy is when it last had something to execute all the time: then rate is all that it
+	// can do. Of one that keeps up nobody knows what it could do.
+	busy time.Time
+	lag  time.Duration
+	near bool // it was close once since it is known: until then nobody waits for it
 }
+
+// known reports that it cannot do more than its rate.
+func (m *follower) known() bool { return !m.busy.IsZero() && m.at.Sub(m.busy) < flowBusy }
 
 // flow limits what the master takes in. It is safe for concurrent use.
 type flow struct {
@@ -113,7 +121,7 @@ func (f *flow) reset() {
 	f.rate.Store(0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.marks, f.dropped, f.followers, f.lag, f.ahead = nil, false, nil, 0, time.Time{}
+	f.newest, f.marks, f.dropped, f.followers, f.lag, f.ahead = mark{}, nil, false, nil, 0, time.Time{}
 }
 
 // turn looks how far the followers are and sets the rate.
@@ -129,7 +137,7 @@ func (f *flow) turn(now time.Time, limit time.Duration, list []standing) {
 	}
 	f.lag = best.lag
 	part := float64(best.lag) / float64(limit)
-	if part < flowFree {
+	if part < flowFree || !best.known() {
 		f.rate.Store(0)
 		return
 	}
@@ -185,20 +193,27 @@ func (f *flow) judge(m *follower, s standing, limit time.Duration) {
 	done := f.bytesAt(s.applied)
 	lacks := f.bytesBy(s.at) - done
 	if passed := s.at.Sub(m.at).Seconds(); passed > 0 && s.applied > m.applied {
-		// One that had nothing to do for a part of the time can do more than it has done.
 		rate := (done - f.bytesAt(m.applied)) / passed
-		if m.rate == 0 {
-			m.rate = rate
-		} else if rate > m.rate || lacks > 0 && m.lag > 0 {
+		known := m.known()
+		if done <= f.bytesBy(m.at) {
+			m.busy = s.at
+		}
+		switch {
+		case m.busy.Equal(s.at) && known:
 			m.rate += (rate - m.rate) / 2
+		case m.busy.Equal(s.at), rate > m.rate:
+			m.rate = rate
 		}
 	}
 	if s.applied > m.applied || lacks <= 0 {
 		m.moved = s.at
 	}
 	m.standing, m.lag = s, 0
-	if lacks > 0 && m.rate > 0 {
+	switch {
+	case lacks > 0 && m.known():
 		m.lag = time.Duration(min(lacks/m.rate, float64(flowPast*limit)/float64(time.Second)) * float64(time.Second))
+	case lacks > 0: // as if it executed as fast as it came
+		m.lag = max(0, s.at.Sub(f.timeAt(s.applied)))
 	}
 	// In a term's first time, all that it has executed of the term makes it close.
 	m.near = m.near || s.applied >= f.marks[0].through && (!f.dropped || m.lag <= limit)
@@ -212,6 +227,16 @@ func (f *flow) bytesAt(i paxos.Instance) float64 {
 		return float64(a.bytes)
 	}
 	return within(a, b, float64(i-a.through)/float64(b.through-a.through))
+}
+
+// timeAt is when the log came to an instance; mu is held, there is a mark.
+func (f *flow) timeAt(i paxos.Instance) time.Time {
+	k, _ := slices.BinarySearchFunc(f.marks, i, func(m mark, i paxos.Instance) int { return cmpInstance(m.through, i) })
+	a, b := f.around(k)
+	if i <= a.through || b.through == a.through {
+		return a.at
+	}
+	return a.at.Add(time.Duration(min(1, float64(i-a.through)/float64(b.through-a.through)) * float64(b.at.Sub(a.at))))
 }
 
 // bytesBy is how many bytes there were at a moment; mu is held, there is a mark.

@@ -181,6 +181,38 @@ func TestFlowDoesNotWaitInVain(t *testing.T) {
 	}
 }
 
+// A follower that has never had much to do has not shown what it can do. A burst is not
+// held up for that.
+func TestFlowLetsABurstThrough(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2] = 10e6
+	for _, trickle := range []float64{1e3, 1e5, 1e3} {
+		r.demand = trickle
+		r.run(30 * time.Second)
+		waited := r.f.waited
+		r.demand = 15e6
+		if got := r.rate(2 * time.Second); got < 12e6 {
+			t.Errorf("after %.0f bytes in a second, a burst writes %.0f, waited %v, behind %v", trickle, got, r.f.waited-waited, r.lag(2))
+		}
+	}
+}
+
+// In a later term, too, nobody waits for a follower that comes back from far away: what
+// this node wrote as a master before does not make it close.
+func TestFlowOfALaterTerm(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2], r.demand = 10e6, 2e6
+	r.run(time.Minute)
+	r.f.reset()
+	r.count += 300_000 // by another master, while the follower was down
+	r.speed[2], r.demand = 5e6, 0
+	r.run(time.Second) // it opens its gate
+	r.demand = 20e6
+	if r.run(30 * time.Second); r.f.waited > 0 {
+		t.Errorf("for one that is far away commits were held up for %v", r.f.waited)
+	}
+}
+
 // Even while a follower executes next to nothing commits go on.
 func TestFlowNeverStops(t *testing.T) {
 	r := newFlowRun(2 * time.Second)

@@ -106,8 +106,8 @@ type loop struct {
 	seen        observation
 	seenAt      time.Time
 	observing   bool
-	steps       int            // begins and ends of slow actions
-	applied     paxos.Instance // everything through it is executed
+	steps       int // begins and ends of slow actions
+	applied     applied
 	counted     paxos.Instance // what the server lacks is counted through it
 	caughtUp    bool
 
@@ -282,9 +282,7 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 	pos, _, _ := l.jour.Position()
 	all := l.jour.Executed()
 	e.Behind, l.counted = minus(all, o.Executed).Count(), pos
-	if e.Behind == 0 {
-		l.applied = max(l.applied, pos)
-	}
+	l.applied.note(place{pos, all}, o.Executed)
 	e.Errant = ""
 	if l.caughtUp && pos >= l.judge && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
 		e.Errant = minus(o.Executed, all).String()

@@ -82,7 +82,7 @@ func (l *loop) dataReplaced() {
 	l.view.Restore = cluster.Restore{}
 	e := &l.view.Engine
 	e.State, e.Crashes, e.Reason = cluster.EngineStopped, 0, ""
-	l.applied, l.seen = 0, observation{}
+	l.applied, l.seen = applied{}, observation{}
 }
 
 // judgeCopy tells when new data can be compared with another member's: the server runs

@@ -28,7 +28,7 @@ type snapshot struct {
 // publish makes the snapshot of this turn visible, and signals a change that
 // others should know of.
 func (l *loop) publish() {
-	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied, counted: l.counted, problems: l.problems, unproved: l.restored, followed: l.followed, data: l.data, fresh: l.fresh}
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied.through, counted: l.counted, problems: l.problems, unproved: l.restored, followed: l.followed, data: l.data, fresh: l.fresh}
 	old := l.last.Swap(s)
 	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
 		select {

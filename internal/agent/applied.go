@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"slices"
+
+	"github.com/phxsql/phxsql/internal/gtid"
+	"github.com/phxsql/phxsql/paxos"
+)
+
+// mostPlaces limits what applied keeps while the server is behind. At the limit every
+// other place is dropped and new ones are kept half as often, so that it gets on in larger
+// steps.
+const mostPlaces = 512
+
+// applied tells through which instance of the log the server has executed everything.
+// Under load it never holds all that the log has by the time it answers; so the ends that
+// the log had at earlier looks are kept until the server has executed what precedes them.
+type applied struct {
+	through paxos.Instance
+	places  []place // later ones hold more
+	// One of stride looks is kept; skipped is how many were not since the last one.
+	stride, skipped int
+}
+
+// place is an end of the log, with all transactions before it.
+type place struct {
+	through paxos.Instance
+	all     *gtid.Set
+}
+
+// note takes in what the server has executed, and the log's end at that time or later.
+func (a *applied) note(end place, executed *gtid.Set) {
+	if executed.ContainsSet(end.all) {
+		a.through, a.places = max(a.through, end.through), nil
+		return
+	}
+	switch last := len(a.places) - 1; {
+	case last < 0:
+		a.places, a.stride, a.skipped = append(a.places, end), 1, 0
+	case a.places[last].through >= end.through:
+	default:
+		if a.skipped++; a.skipped >= a.stride {
+			a.places, a.skipped = append(a.places, end), 0
+		}
+	}
+	n := 0 // of them are executed
+	for n < len(a.places) && executed.ContainsSet(a.places[n].all) {
+		a.through = max(a.through, a.places[n].through)
+		n++
+	}
+	a.places = slices.Delete(a.places, 0, n)
+	if len(a.places) > mostPlaces {
+		a.thin()
+	}
+}
+
+func (a *applied) thin() {
+	kept := a.places[:0]
+	for i, p := range a.places {
+		if i%2 == 0 {
+			kept = append(kept, p)
+		}
+	}
+	clear(a.places[len(kept):])
+	a.places, a.stride = kept, 2*a.stride
+}
