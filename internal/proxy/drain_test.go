@@ -48,7 +48,7 @@ func startLoad(db *sql.DB, workers int, pause time.Duration) *load {
 
 // end stops the load and looks at what has failed. Where commands may cross the
 // end of their connection, the driver must call the connection lost.
-func (l *load) end(t *testing.T, mayCross bool) {
+func (l *load) end(t *testing.T, mayCross func(failures int64) bool) {
 	t.Helper()
 	close(l.stop)
 	l.done.Wait()
@@ -58,7 +58,7 @@ func (l *load) end(t *testing.T, mayCross bool) {
 	}
 	first := *l.first.Load()
 	t.Logf("%d of %d units of work failed; the first: %v", n, l.work.Load(), first)
-	if !mayCross || !errors.Is(first, mysql.ErrInvalidConn) {
+	if !mayCross(n) || !errors.Is(first, mysql.ErrInvalidConn) {
 		t.Error("the clients saw errors")
 	}
 }
@@ -174,10 +174,15 @@ func drainUnderLoad(t *testing.T, master *node, s *realServer, addr string, paus
 		worst, sum = max(worst, d), sum+d
 		master.Resume()
 	}
-	after := master.Stats().RW
 	// A command may cross the end of its connection on the wire: after a pause, and
-	// over a hop, where that end passes two programs. It was not executed then.
-	l.end(t, pause > 0 || addr != master.rw)
+	// over a hop, where that end passes two programs. It was not executed then. A busy
+	// client of the master itself can be so slow only without a processor, and then
+	// the master has counted its command as late.
+	l.end(t, func(failures int64) bool {
+		late := int64(master.Stats().RW.Late - before.Late)
+		return pause > 0 || addr != master.rw || failures <= late
+	})
+	after := master.Stats().RW
 	_ = db.Close()
 	t.Logf("%d units; drain took %v on average, %v at worst; %d sessions drained, %d late",
 		l.work.Load(), sum/time.Duration(drains), worst, after.Drained-before.Drained, after.Late-before.Late)
