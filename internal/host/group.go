@@ -521,7 +521,8 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 	got := make(chan Status, 1)
 	g.inspect(func(c *paxos.Core) {
 		got <- Status{
-			View: g.Leader(), Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Lacking: c.Lacking(), Promised: c.Promised(),
+			// What is published is from before this turn, and would not fit to the rest.
+			View: View{Leadership: c.Leadership(), Members: c.Members()}, Chosen: c.Chosen(), Proposed: c.LastProposed(), Heard: c.Heard(), Lacking: c.Lacking(), Promised: c.Promised(),
 			Lease: g.LeaseRemaining(), Length: c.LeaseLength(), First: g.First(), Progress: c.Progress(),
 		}
 	})
