@@ -137,6 +137,9 @@ func (c *canaries) probe(ctx context.Context, dir, log string) {
 	}
 }
 
+// diskFullProblem is the name of a disk of the server's data that has no room at all.
+const diskFullProblem = "data_disk_full"
+
 // probeFile finds out whether a file can be written and synced.
 func probeFile(path string) *cluster.Problem {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
@@ -152,7 +155,7 @@ func probeFile(path string) *cluster.Problem {
 		return nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		return &cluster.Problem{
-			Name: "data_disk_full", Severe: true, Reason: "the disk of the server's data is full",
+			Name: diskFullProblem, Severe: true, Reason: "the disk of the server's data is full",
 			Hint: "free space there; the server goes on by itself, or is started anew",
 		}
 	}

@@ -108,6 +108,9 @@ type loop struct {
 	observing   bool
 	steps       int // begins and ends of slow actions
 	applied     applied
+	movedAt     time.Time      // when the server was last seen to have executed something
+	roomAt      time.Time      // when the disk of its data was last seen full
+	roomRun     int            // the run of the server at that time
 	counted     paxos.Instance // what the server lacks is counted through it
 	caughtUp    bool
 
@@ -128,6 +131,7 @@ type loop struct {
 	faults      int  // how often in a row the server has ended for what may be a fault of its data
 	differs     bool // replication stops because the data are not those of the others
 	judge       paxos.Instance
+	goal        paxos.Instance // what the new data must have executed to be followed; 0: not known yet
 
 	tailRun   int // counts tails
 	tailEnded int // the newest tail that ended by itself
@@ -276,6 +280,9 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 	if err != nil {
 		l.log.Debug("server does not answer", telemetry.KeyError, err)
 		return
+	}
+	if before := l.seen.Executed; before == nil || !before.Equal(o.Executed) {
+		l.movedAt = time.Now()
 	}
 	l.seen, l.seenAt, l.silent = o, time.Now(), 0
 	e := &l.view.Engine

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,7 @@ type world struct {
 	replica  bool
 	unplaced bool   // no log goes on from what the server holds
 	lacks    string // GTIDs of the log that the server never executes
+	has      string // GTIDs that the server has executed
 }
 
 func newWorld() *world {
@@ -181,7 +183,11 @@ func (w *world) DisableEvents(ctx context.Context) error { return w.slow(ctx, "u
 func (w *world) Observe(context.Context) (observation, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o := observation{Executed: &gtid.Set{}}
+	set, err := gtid.ParseSet(w.has)
+	if err != nil {
+		return observation{}, err
+	}
+	o := observation{Executed: set}
 	if w.replica {
 		o.Replica = cluster.ReplicaRunning
 	}
@@ -477,6 +483,37 @@ func TestLoopIsRestored(t *testing.T) {
 		if s := l.last.Load(); s.unproved || s.state() != api.StateFollower {
 			t.Errorf("unproved %v, state %s", s.unproved, s.state())
 		}
+	})
+}
+
+// New data that always lack the newest transactions are compared all the same, once the
+// server has executed what there was when it began; one that is far behind is not.
+func TestLoopFollowsTheLogUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newTestLoop(t)
+		w.setLead(paxos.Leadership{Leader: 2}, false)
+		settle()
+		const before = 20_000
+		followed := func(end, executed int) bool {
+			const server = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-"
+			w.mu.Lock()
+			w.chosen, w.lacks, w.has = paxos.Instance(end), server+strconv.Itoa(end), server+strconv.Itoa(executed)
+			w.mu.Unlock()
+			settle()
+			return l.last.Load().followed
+		}
+		l.post(l.dataReplaced)
+		for n := 1; n < before; n += before / 10 {
+			if followed(before+n, n) {
+				t.Fatalf("executed %d of %d", n, before)
+			}
+		}
+		for n := 2 * before; n < 2*before+10; n++ {
+			if followed(n, n-3) {
+				return
+			}
+		}
+		t.Error("it has executed all that there was, and lacks three transactions; it is not compared")
 	})
 }
 

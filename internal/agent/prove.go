@@ -312,7 +312,7 @@ func (l *loop) refuse(data int, where string, master paxos.NodeID) {
 // doubt takes in that the data are those of a node on its way into a cluster.
 func (l *loop) doubt() {
 	if !l.restored {
-		l.restored, l.early, l.fresh, l.followed = true, true, true, false
+		l.restored, l.early, l.fresh, l.followed, l.goal = true, true, true, false, 0
 		l.data++
 	}
 }

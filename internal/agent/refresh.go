@@ -2,11 +2,19 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/cluster"
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
+)
+
+// A server whose disk was full is given strandedAfter to go on when there is room again.
+// strandedFor is for how long it may wait because of that: longer than MySQL does.
+const (
+	strandedAfter = 3 * time.Second
+	strandedFor   = 90 * time.Second
 )
 
 // refresh brings the view up to date with everything that can simply be looked
@@ -32,6 +40,7 @@ func (l *loop) refresh(now time.Time) {
 	l.refreshHealth(passed)
 	l.refreshRestore()
 	e := &v.Engine
+	e.Stranded = l.stranded()
 	e.Lagging = 0
 	if v.Epoch.State == cluster.EpochChosen && !e.Applied {
 		e.Lagging = l.now.Sub(l.chosenAt)
@@ -204,6 +213,22 @@ func (l *loop) refreshHealth(passed time.Duration) {
 	}
 	l.refreshProbation()
 	l.tellHealth()
+}
+
+// stranded reports that the server ran when the disk of its data was full, and executes
+// nothing of what it lacks although there is room again: a thread of MySQL that found the
+// disk full looks again only after a minute (MY_WAIT_FOR_USER_TO_FIX_PANIC in mysys).
+func (l *loop) stranded() bool {
+	e := &l.view.Engine
+	if slices.ContainsFunc(l.view.Health, func(p cluster.Problem) bool { return p.Name == diskFullProblem }) {
+		l.roomAt, l.roomRun = l.now, l.run
+		return false
+	}
+	if e.State != cluster.EngineRunning || l.roomAt.IsZero() || l.roomRun != l.run || l.now.Sub(l.roomAt) > strandedFor {
+		return false
+	}
+	lacks := e.Behind > 0 || e.Replica == cluster.ReplicaBroken || l.silent > strandedAfter
+	return lacks && l.now.Sub(l.roomAt) > strandedAfter && l.now.Sub(l.movedAt) > strandedAfter
 }
 
 // hung reports a server that runs and does not answer. One that does nothing at all is

@@ -82,17 +82,24 @@ func (l *loop) dataReplaced() {
 	l.view.Restore = cluster.Restore{}
 	e := &l.view.Engine
 	e.State, e.Crashes, e.Reason = cluster.EngineStopped, 0, ""
-	l.applied, l.seen = applied{}, observation{}
+	l.applied, l.goal, l.seen = applied{}, 0, observation{}
 }
 
 // judgeCopy tells when new data can be compared with another member's: the server runs
-// on them, follows the log to its end, and holds nothing else.
+// on them, has followed the log to where it ended when that was first asked, is not far
+// behind, and holds nothing else. Under load it always lacks a little.
 func (l *loop) judgeCopy(through paxos.Instance) {
 	e := &l.view.Engine
-	if !l.restored || l.followed || through < l.judge || e.Behind > 0 || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
+	if !l.restored || l.followed || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
 		return
 	}
 	if l.early && !l.caughtUp {
+		return
+	}
+	if l.goal == 0 {
+		l.goal = max(l.judge, through)
+	}
+	if l.applied.through < l.goal || e.Behind > maxAuditLag {
 		return
 	}
 	l.followed = true

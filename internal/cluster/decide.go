@@ -277,6 +277,8 @@ func (p *plan) follow() {
 	switch {
 	case v.Tail != TailOff:
 		p.later(DetachTail{})
+	case v.Engine.Stranded:
+		p.kill("its disk was full and has room again, and it does not go on by itself")
 	case v.Engine.Errant != "":
 		if v.Engine.Replica != ReplicaOff {
 			p.later(StopReplica{})

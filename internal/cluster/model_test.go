@@ -185,6 +185,8 @@ func (m *model) setMore(key, val string, n uint64, yes bool, d time.Duration) er
 		v.Engine.Behind = n
 	case "lagging":
 		v.Engine.Lagging = d
+	case "stranded":
+		v.Engine.Stranded = yes
 	case "errant":
 		v.Engine.Errant = val
 	case "need":

@@ -133,6 +133,9 @@ type Engine struct {
 	// Lagging is for how long this leadership has waited for the server to execute
 	// what precedes its epoch.
 	Lagging time.Duration
+	// Stranded says that the disk of the server's data was full, has room again, and
+	// the server does not go on with what it lacks.
+	Stranded bool
 	// Errant is a GTID set that the server has and the log has not, measured
 	// only when the log was caught up. Empty is well.
 	Errant string
