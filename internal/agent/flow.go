@@ -302,17 +302,30 @@ func (a *Agent) takesIn() bool {
 
 // standings are those of the followers that could be the next master.
 func (a *Agent) standings(now time.Time) []standing {
-	var list []standing
-	for _, m := range a.group.Leader().Members.List {
-		if m.ID == a.cfg.Node.ID || m.Role != paxos.Voter {
+	return a.peers.standings(a.group.Leader().Members.List, a.cfg.Node.ID, now)
+}
+
+// standings are those of the members but self that could be the next master: with proved
+// data if there is one, else those that would lead rather than nobody.
+func (p *peers) standings(list []paxos.Member, self paxos.NodeID, now time.Time) []standing {
+	var able, proving []standing
+	for _, m := range list {
+		an, age, ok := p.get(m.ID, now)
+		if m.ID == self || m.Role != paxos.Voter || !ok || age >= aliveFor {
 			continue
 		}
-		an, age, ok := a.peers.get(m.ID, now)
-		if ok && age < aliveFor && an.Able && an.Member.Copy == nil {
-			list = append(list, standing{m.ID, an.Member.Log.Applied, now.Add(-age)})
+		s := standing{m.ID, an.Member.Log.Applied, now.Add(-age)}
+		switch {
+		case an.Member.State == api.StateProving:
+			proving = append(proving, s)
+		case an.Able && an.Member.Copy == nil:
+			able = append(able, s)
 		}
 	}
-	return list
+	if len(able) == 0 {
+		return proving
+	}
+	return able
 }
 
 // throttled is a log that a master proposes to, no faster than the flow allows. What is

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -225,6 +227,44 @@ func TestFlowNeverStops(t *testing.T) {
 	r.f.reset()
 	if d := r.f.hold(1<<30, r.now); d != 0 {
 		t.Errorf("after the reset a value waits for %v", d)
+	}
+}
+
+// Who could be the next master is waited for: a member whose new data are being compared
+// only while there is no other one.
+func TestStandings(t *testing.T) {
+	now := time.Unix(1000, 0)
+	list := []paxos.Member{{ID: 1, Role: paxos.Voter}, {ID: 2, Role: paxos.Voter}, {ID: 3, Role: paxos.Voter}, {ID: 4, Role: paxos.Learner}, {ID: 5, Role: paxos.Witness}}
+	says := func(state api.State, able bool) announcement {
+		return announcement{Boot: "b", Seq: 1, Able: able, Member: api.MemberStatus{State: state}}
+	}
+	master, good, proving := says(api.StateMaster, true), says(api.StateFollower, true), says(api.StateProving, false)
+	ill := says(api.StateFollower, false)
+	copying := says(api.StateStarting, true)
+	copying.Member.Copy = &api.Copy{}
+	for _, c := range []struct {
+		two, three announcement
+		age        time.Duration
+		want       []paxos.NodeID
+	}{
+		{good, good, 0, []paxos.NodeID{2, 3}},
+		{good, proving, 0, []paxos.NodeID{2}},
+		{ill, proving, 0, []paxos.NodeID{3}},
+		{copying, proving, 0, []paxos.NodeID{3}},
+		{copying, ill, 0, nil},
+		{good, proving, aliveFor, nil},
+	} {
+		p := newPeers()
+		for id, an := range map[paxos.NodeID]announcement{1: master, 2: c.two, 3: c.three, 4: good, 5: good} {
+			p.put(id, an, now.Add(-c.age))
+		}
+		var got []paxos.NodeID
+		for _, s := range p.standings(list, 1, now) {
+			got = append(got, s.id)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("2 is %s and 3 is %s: waited for %v, want %v", c.two.Member.State, c.three.Member.State, got, c.want)
+		}
 	}
 }
 
