@@ -104,7 +104,7 @@ func (n *Node) startGroup(o Group) (*group, error) {
 	g.moved.init()
 	g.candidacy.Store(&candidacy{!o.Never, o.Delay})
 	var err error
-	if g.log, err = n.host.StartObserved(o.ID, n.config(), g.advanced); err != nil {
+	if g.log, err = n.host.StartObserved(o.ID, n.opt.config(), g.advanced); err != nil {
 		return nil, err
 	}
 	if err := g.checkLog(); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -112,21 +111,6 @@ func (n *Node) listen() (err error) {
 // members that lag a little; the core and the applier share the values. What is older is
 // read from the log, that is from the page cache.
 const keepBytes = 6 << 20
-
-func (n *Node) config() paxos.Config {
-	c := paxos.Defaults(n.opt.ID, rand.Int64N)
-	c.KeepBytes = int64(n.opt.keep)
-	if n.opt.Lease > 0 {
-		c.Lease = n.opt.Lease
-	}
-	if n.opt.Heartbeat > 0 {
-		c.Heartbeat = n.opt.Heartbeat
-	}
-	if n.opt.ClockError > 0 {
-		c.ClockError = n.opt.ClockError
-	}
-	return c
-}
 
 // HandleMessages implements the transport's handler.
 func (n *Node) HandleMessages(from paxos.NodeID, id paxos.Group, msgs []paxos.Message) {

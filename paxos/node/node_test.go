@@ -414,11 +414,11 @@ func TestProposalsWithoutAMajorityHaveAnUnknownOutcome(t *testing.T) {
 }
 
 func TestOptionsReportAllFaultsAtOnce(t *testing.T) {
-	_, err := Open(Options{Groups: []Group{{ID: 1}, {ID: 1}}})
-	if err == nil {
-		t.Fatal("empty options are taken")
+	_, err := Open(Options{Groups: []Group{{ID: 1}, {ID: 1}}, Lease: 2 * paxos.MaxLease})
+	if !errors.Is(err, ErrLease) {
+		t.Fatalf("a lease that no message can tell: %v", err)
 	}
-	for _, want := range []string{"Dir", "ID", "Cluster", "Listen", "Insecure", "twice"} {
+	for _, want := range []string{"Dir", "ID", "Cluster", "Listen", "Insecure", "twice", "lease"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s: %v", want, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -92,7 +93,8 @@ type Options struct {
 	Insecure bool
 
 	// Lease, Heartbeat and ClockError are those of paxos.Config; 0 means its default. Nodes
-	// may have different leases; Heartbeat and ClockError are the same on all of them.
+	// may have different leases, from three heartbeats to paxos.MaxLease; Heartbeat and
+	// ClockError are the same on all of them.
 	Lease, Heartbeat time.Duration
 	ClockError       float64
 	// MaxInFlight limits the bytes of a group's values between Propose and its
@@ -123,6 +125,8 @@ func (o *Options) check() error {
 	need(len(o.Groups) > 0, "Groups must have at least one group")
 	need((o.Listen != "") != (o.Listener != nil), "one of Listen and Listener must be given")
 	need((o.Credentials != nil) != o.Insecure, "one of Credentials and Insecure must be given")
+	c := o.config()
+	errs = append(errs, c.CheckLease(c.Lease))
 	if len(o.Members) > 0 {
 		errs = append(errs, o.first().Check())
 	}
@@ -151,6 +155,21 @@ func (o *Options) fill() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+}
+
+func (o *Options) config() paxos.Config {
+	c := paxos.Defaults(o.ID, rand.Int64N)
+	c.KeepBytes = int64(o.keep)
+	if o.Lease > 0 {
+		c.Lease = o.Lease
+	}
+	if o.Heartbeat > 0 {
+		c.Heartbeat = o.Heartbeat
+	}
+	if o.ClockError > 0 {
+		c.ClockError = o.ClockError
+	}
+	return c
 }
 
 // first is the membership that a founder proposes, still without the identities
