@@ -21,6 +21,9 @@ type localServer struct {
 
 	life  atomic.Pointer[life] // of the server that runs; nil while nobody is to be told of its end
 	owned atomic.Bool          // what is prepared in it is its own
+	// ended says that what its routines' drops have left undone is done; see endDropped.
+	ended   atomic.Bool
+	dropped droppedRoutines // set before the server first starts
 
 	role sync.Mutex // held while the server's role changes, and while its accounts do
 	// renewal is held while the receiver stands still for a new password, so that
@@ -63,6 +66,7 @@ func (d *localServer) Start(ctx context.Context, exited func(reason string)) err
 		return errors.Join(err, d.Server.Kill())
 	}
 	d.owned.Store(false)
+	d.ended.Store(false)
 	d.watch(&life{exited})
 	return nil
 }
@@ -89,16 +93,20 @@ func (d *localServer) lastReason() string {
 }
 
 // OwnPrepared makes the XA transactions that replication has prepared the server's
-// own, once, before it becomes the master. It may start the server anew for that.
+// own, once, before it becomes the master. It may start the server anew for that. What
+// routines' drops have left undone is done before.
 func (d *localServer) OwnPrepared(ctx context.Context) error {
-	if d.owned.Load() {
-		return nil
+	d.role.Lock()
+	err := d.endDropped(ctx)
+	d.role.Unlock()
+	if err != nil || d.owned.Load() {
+		return err
 	}
 	l := d.life.Swap(nil)
 	if l == nil {
 		return mysqld.ErrNotRunning
 	}
-	_, err := d.Server.OwnPrepared(ctx)
+	_, err = d.Server.OwnPrepared(ctx)
 	if d.PID() == 0 {
 		l.exited(d.lastReason())
 		return errors.Join(err, mysqld.ErrNotRunning)
@@ -126,6 +134,9 @@ func (d *localServer) Kill(report func(error)) {
 func (d *localServer) StartReplica(ctx context.Context) error {
 	d.role.Lock()
 	defer d.role.Unlock()
+	if err := d.endDropped(ctx); err != nil {
+		return err
+	}
 	d.owned.Store(false)
 	return d.Server.StartReplica(ctx, d.source)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/phxsql/phxsql/internal/config"
 	"github.com/phxsql/phxsql/internal/engine"
 	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/internal/mysqld"
 )
 
 // realLimit bounds every wait of the test with a real server.
@@ -144,6 +145,7 @@ func TestNode(t *testing.T) {
 		}
 	}
 
+	plantGrants(t, ctx, cfg, db)
 	first := n.waitMaster(t, 0)
 	if err := syscall.Kill(first.Engine.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -153,6 +155,7 @@ func TestNode(t *testing.T) {
 		t.Errorf("after the kill: %+v", second.Engine)
 	}
 	db.SetMaxIdleConns(0)
+	checkGrants(t, ctx, db)
 	if _, err := db.ExecContext(ctx, "INSERT INTO t.x VALUES (2)"); err != nil {
 		t.Fatal(err)
 	}
@@ -185,5 +188,79 @@ func TestNode(t *testing.T) {
 	}
 	if kinds["epoch"] != 3 || kinds["membership"] != 1 || kinds["transactions"] < 5 {
 		t.Errorf("the log holds %v", kinds)
+	}
+}
+
+// plantGrants leaves a server as one that has ended within DROP PROCEDURE and DROP
+// FUNCTION: it has executed them, and keeps what was granted. The grants that DROP
+// DATABASE leaves are there by right, though the routine was dropped before, too.
+func plantGrants(t *testing.T, ctx context.Context, cfg config.Config, db *sql.DB) {
+	t.Helper()
+	for _, q := range []string{
+		"CREATE USER reader", "CREATE PROCEDURE t.Gone() SELECT 1", "GRANT EXECUTE ON PROCEDURE t.Gone TO reader",
+		"CREATE FUNCTION t.stays() RETURNS INT DETERMINISTIC RETURN 1", "GRANT EXECUTE ON FUNCTION t.stays TO reader",
+		"CREATE DATABASE o", "CREATE PROCEDURE o.p() SELECT 1", "DROP PROCEDURE o.p",
+		"CREATE PROCEDURE o.p() SELECT 1", "GRANT EXECUTE ON PROCEDURE o.p TO reader", "DROP DATABASE o",
+		"CREATE DATABASE o", "DROP PROCEDURE IF EXISTS o.p", // without effect
+	} {
+		if _, err := db.ExecContext(ctx, q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	dir := filepath.Dir(cfg.SocketPath())
+	secret, err := os.ReadFile(filepath.Join(dir, "agent.secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := sql.Open("mysql", fmt.Sprintf("%s:%s@unix(%s)/", mysqld.AgentUser, strings.TrimSpace(string(secret)), cfg.SocketPath()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	own.SetMaxOpenConns(1)
+	for _, q := range []string{
+		"SET sql_log_bin = 0", "CREATE TEMPORARY TABLE t.kept AS SELECT * FROM mysql.procs_priv WHERE db = 't' AND routine_name = 'gone'",
+	} {
+		if _, err := own.ExecContext(ctx, q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	if _, err := db.ExecContext(ctx, "DROP PROCEDURE IF EXISTS t.gone"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := own.ExecContext(ctx, "INSERT INTO mysql.procs_priv SELECT * FROM t.kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		t.Fatalf("%d grants kept, %v", n, err)
+	}
+}
+
+// checkGrants looks at what is left of that after a start.
+func checkGrants(t *testing.T, ctx context.Context, db *sql.DB) {
+	t.Helper()
+	var grants string
+	err := db.QueryRowContext(ctx, "SELECT GROUP_CONCAT(db, '.', routine_name ORDER BY db, routine_name) FROM mysql.procs_priv WHERE user = 'reader'").Scan(&grants)
+	if want := "o.p,t.stays"; err != nil || grants != want {
+		t.Errorf("granted on %s, %v, want %s", grants, err, want)
+	}
+	if _, err := db.ExecContext(ctx, "CREATE PROCEDURE t.gone() SELECT 1"); err != nil {
+		t.Fatal(err)
+	}
+	var name, all string
+	rows, err := db.QueryContext(ctx, "SHOW GRANTS FOR reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		all += name + "\n"
+	}
+	if err := rows.Err(); err != nil || strings.Contains(strings.ToLower(all), "gone") {
+		t.Errorf("a new procedure of that name: %s, %v", all, err)
 	}
 }

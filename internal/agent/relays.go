@@ -54,6 +54,7 @@ func (j journalOf) Wait(ctx context.Context, through paxos.Instance) error {
 // The source listens on a port of the loopback that nobody else needs to know.
 func (a *Agent) buildRelays(ctx context.Context) error {
 	a.journal = journalOf{relay.NewJournal(a.group, a.base, a.component("journal"))}
+	a.db.dropped = a.journal.Dropped
 	a.settle()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -135,8 +135,8 @@ func (s *Server) eventNames(ctx context.Context, query string) (map[eventName]bo
 // acknowledgement. It may be called again. An event whose time has passed stays
 // as it is. Where the configuration switches the scheduler off, it stays off.
 func (s *Server) EnableEvents(ctx context.Context) error {
-	var readOnly bool
-	if err := s.one(ctx, "read super_read_only", "SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only", &readOnly); err != nil {
+	readOnly, err := s.someReadOnly(ctx)
+	if err != nil {
 		return err
 	}
 	if readOnly {

@@ -3,7 +3,6 @@ package mysqld
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -11,7 +10,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// gapLimit bounds the moment in which a rotation has a replica without super_read_only.
+// gapLimit bounds the end of a moment in which a server is without super_read_only.
 const gapLimit = 10 * time.Second
 
 // ErrNotNow says that something is under way in the server that a rotation must not
@@ -110,19 +109,10 @@ func (s *Server) keepSecret(secret string) error {
 }
 
 // withinGap calls f while accounts can be changed in a server that runs; work is held.
-func (s *Server) withinGap(ctx context.Context, f func(*sql.Conn) error) (err error) {
-	conn, err := s.db.Conn(ctx)
+func (s *Server) withinGap(ctx context.Context, f func(*sql.Conn) error) error {
+	readOnly, err := s.someReadOnly(ctx)
 	if err != nil {
 		return err
-	}
-	// The connection does not write the binary log any more: nobody else may have it.
-	defer conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // it says what it is given
-	if err := run(ctx, conn, "keep out of the binary log", "SET SESSION sql_log_bin = 0"); err != nil {
-		return err
-	}
-	var readOnly bool
-	if err := conn.QueryRowContext(ctx, "SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only").Scan(&readOnly); err != nil {
-		return fmt.Errorf("read super_read_only: %w", err)
 	}
 	if readOnly {
 		st, err := s.ReplicaStatus(ctx)
@@ -132,12 +122,40 @@ func (s *Server) withinGap(ctx context.Context, f func(*sql.Conn) error) (err er
 		if !st.Configured || !st.SQL {
 			return ErrNotNow
 		}
+	}
+	return s.unlogged(ctx, f)
+}
+
+// unlogged calls f with a connection that writes past the binary log, and past
+// super_read_only. The caller sees to it that nobody else writes meanwhile.
+func (s *Server) unlogged(ctx context.Context, f func(*sql.Conn) error) (err error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	// The connection does not write the binary log any more: nobody else may have it.
+	defer discard(conn)
+	if err := run(ctx, conn, "keep out of the binary log", "SET SESSION sql_log_bin = 0"); err != nil {
+		return err
+	}
+	readOnly, err := s.someReadOnly(ctx)
+	if err != nil {
+		return err
+	}
+	if readOnly {
 		if err := run(ctx, conn, "clear super_read_only", "SET GLOBAL super_read_only = OFF"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.closeGap(ctx, conn)) }()
 	}
 	return f(conn)
+}
+
+// someReadOnly reports whether any write is refused.
+func (s *Server) someReadOnly(ctx context.Context) (bool, error) {
+	var on bool
+	err := s.one(ctx, "read super_read_only", "SELECT @@GLOBAL.super_read_only OR @@GLOBAL.read_only", &on)
+	return on, err
 }
 
 // closeGap sets super_read_only again, whatever has happened, or ends the server.

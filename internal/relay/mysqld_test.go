@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,7 @@ func TestWithServers(t *testing.T) {
 	}{
 		{"TailReconnects", func(t *testing.T) { tailReconnects(t, r) }},
 		{"LargeTransactions", func(t *testing.T) { largeTransactions(t, r, follower) }},
+		{"DroppedRoutines", func(t *testing.T) { droppedRoutines(t, r) }},
 		{"EveryKindOfTransaction", func(t *testing.T) { everyKindOfTransaction(t, r, follower) }},
 		{"FollowerResumes", func(t *testing.T) { followerResumes(t, r, follower, source) }},
 		{"DivergedFollower", func(t *testing.T) { divergedFollower(t, r, plain, addr, refused) }},
@@ -183,6 +185,28 @@ func (r *rig) schema() {
 
 // everyKindOfTransaction: what one master writes, in every form that it has, arrives at a second server
 // through the log.
+// droppedRoutines looks at what a real server writes about routines.
+func droppedRoutines(t *testing.T, r *rig) {
+	for _, q := range []string{
+		"USE t", "SET binlog_transaction_compression = 1",
+		"CREATE PROCEDURE p() SELECT 1", "DROP PROCEDURE p",
+		"CREATE FUNCTION F() RETURNS INT DETERMINISTIC RETURN 1", "/*!50003 DROP FUNCTION IF EXISTS `f` */",
+		"CREATE PROCEDURE again() SELECT 1", "DROP PROCEDURE `t` . again", "CREATE PROCEDURE IF NOT EXISTS again() SELECT 1",
+		"DROP PROCEDURE IF EXISTS never", "CREATE DATABASE gone", "CREATE PROCEDURE gone.p() SELECT 1", "DROP DATABASE gone",
+		"CREATE DATABASE gone", "DROP PROCEDURE IF EXISTS gone.p", "DROP DATABASE gone",
+		"CREATE PROCEDURE größe() SELECT 1", "DROP PROCEDURE größe", "SET binlog_transaction_compression = 0",
+	} {
+		r.master.exec(q)
+	}
+	r.drain()
+	got, err := r.journal.Dropped(t.Context(), r.master.executed())
+	slices.SortFunc(got, func(a, b Routine) int { return strings.Compare(a.Name, b.Name) })
+	want := []Routine{{Function, "t", "f"}, {Procedure, "t", "größe"}, {Procedure, "t", "p"}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("dropped %v, %v, want %v", got, err, want)
+	}
+}
+
 func everyKindOfTransaction(t *testing.T, r *rig, follower *server) {
 	r.writers(8, insertMany(60))
 	m := r.master

@@ -25,11 +25,8 @@ import (
 // too, before the last one of the transactions that it has. The memory that it takes
 // grows with their number, not with the log.
 type undecided struct {
-	log   Log
 	holes holes
-	fold  fold
 	xa    xaReader
-	value entry.Value
 
 	open map[string]gtid.GTID // by identifier: missing, no decision seen yet
 	set  *gtid.Set
@@ -39,12 +36,13 @@ type undecided struct {
 // replica has.
 func findUndecided(log Log, at checkpoint, have *gtid.Set) (*gtid.Set, error) {
 	u := undecided{
-		log: log, holes: newHoles(have, at.executed), fold: at.fold,
-		open: map[string]gtid.GTID{}, set: &gtid.Set{},
+		holes: newHoles(have, at.executed),
+		open:  map[string]gtid.GTID{}, set: &gtid.Set{},
 	}
 	defer u.xa.close()
+	w := walk{log: log, fold: at.fold}
 	for i, end := at.next, log.Chosen(); i <= end && u.holes.within(); i++ {
-		if err := u.step(i); err != nil {
+		if err := w.step(i, u.pass); err != nil {
 			return nil, fmt.Errorf("look for decisions at instance %d: %w", i, err)
 		}
 	}
@@ -52,30 +50,6 @@ func findUndecided(log Log, at checkpoint, have *gtid.Set) (*gtid.Set, error) {
 		u.set.Add(g)
 	}
 	return u.set, nil
-}
-
-func (u *undecided) step(i paxos.Instance) error {
-	e, err := u.log.Read(i)
-	if err != nil || e.Kind != paxos.Normal {
-		return err
-	}
-	v := &u.value
-	if err := v.Decode(e.Data); err != nil {
-		return err
-	}
-	switch u.fold.apply(i, v) {
-	case whole:
-		rest := v.Events
-		for k := range v.Txns {
-			if err := u.pass(v.Txns[k].GTID, bytes.NewReader(rest[:v.Txns[k].Size])); err != nil {
-				return err
-			}
-			rest = rest[v.Txns[k].Size:]
-		}
-	case completed:
-		return u.pass(v.Txns[0].GTID, newChunks(u.log, u.fold, v.Txns[0], i))
-	}
-	return nil
 }
 
 func (u *undecided) pass(g gtid.GTID, events io.Reader) error {

@@ -1,0 +1,52 @@
+package mysqld
+
+import (
+	"slices"
+	"testing"
+)
+
+// What a DROP has left is removed, and nothing else; the server is as fenced as before.
+func TestEndDropped(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig(t))
+	writable(t, s, true)
+	for _, q := range []string{
+		"CREATE DATABASE d", "CREATE USER u", "CREATE USER v", "CREATE USER w", "CREATE PROCEDURE d.stays() SELECT 1", "GRANT EXECUTE ON PROCEDURE d.stays TO u",
+		"INSERT INTO mysql.procs_priv (host, db, user, routine_name, routine_type, proc_priv) VALUES ('%', 'd', 'u', 'Gone', 'PROCEDURE', 'Execute')," +
+			"('%', 'd', 'v', 'gone', 'PROCEDURE', 'Execute'), ('%', 'd', 'u', 'gone', 'FUNCTION', 'Execute'), ('%', 'D', 'u', 'gone', 'PROCEDURE', 'Execute')," +
+			"('%', 'd', 'w', 'göne', 'PROCEDURE', 'Execute'), ('%', 'd', 'u', 'other', 'PROCEDURE', 'Execute')",
+		"FLUSH PRIVILEGES",
+	} {
+		must(t, s, q)
+	}
+	if err := s.SetReadOnly(bounded(t), true); err != nil {
+		t.Fatal(err)
+	}
+	set := executed(t, s)
+	if err := s.EndDropped(bounded(t), []Routine{{"PROCEDURE", "d", "stays"}, {"PROCEDURE", "d", "GONE"}, {"FUNCTION", "d", "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := s.UngroundedGrants(bounded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, r := range left {
+		names = append(names, r.String())
+	}
+	slices.Sort(names)
+	if want := []string{"function d.gone", "procedure D.gone", "procedure d.göne", "procedure d.other"}; !slices.Equal(names, want) {
+		t.Errorf("left are %q, want %q", names, want)
+	}
+	var n int
+	if err := s.one(bounded(t), "count", "SELECT COUNT(*) FROM mysql.procs_priv WHERE routine_name = 'stays'", &n); err != nil || n != 1 {
+		t.Errorf("%d grants on a routine that exists, %v", n, err)
+	}
+	if ro, err := s.ReadOnly(bounded(t)); err != nil || !ro || executed(t, s) != set {
+		t.Errorf("read-only %v, executed %s, was %s, %v", ro, executed(t, s), set, err)
+	}
+	must(t, s, "SET GLOBAL automatic_sp_privileges = OFF")
+	if left, err := s.UngroundedGrants(bounded(t)); err != nil || len(left) != 0 {
+		t.Errorf("%v of a server that keeps grants, %v", left, err)
+	}
+}
