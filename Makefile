@@ -34,14 +34,14 @@ vet:
 test: vet ## everything, with a count at the end
 	{ rc=0; \
 	  $(GO) test -json -timeout 15m $(UNIT) || rc=1; \
-	  $(if $(E2E),$(GO) test -json -timeout 25m -p 1 $(E2E) || rc=1;) \
+	  $(if $(E2E),$(GO) test -json -timeout 45m -p 1 $(E2E) || rc=1;) \
 	  exit $$rc; } | $(SUM) -show /test/e2e
 
 test-unit: ## without the end-to-end tests
 	$(GO) test -json -timeout 5m $(UNIT) | $(SUM)
 
 test-e2e: ## real processes, real servers
-	$(GO) test -json -timeout 18m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
+	$(GO) test -json -timeout 45m -p 1 ./test/e2e/... | $(SUM) -show /test/e2e
 
 .PHONY: life
 life: ## long versions of the end-to-end tests of joins, copies, rebuilds and lag, with kills at every step; bad links
