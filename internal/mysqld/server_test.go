@@ -175,6 +175,8 @@ func TestUnconfirmedTailIsRolledBack(t *testing.T) {
 	for _, tc := range []struct{ name, query, check string }{
 		{"insert", "INSERT INTO d.t VALUES (2)", "SELECT COUNT(*) FROM d.t WHERE a = 2"},
 		{"drop table", "DROP TABLE d.t", "SELECT COUNT(*) = 0 FROM information_schema.tables WHERE table_schema = 'd' AND table_name = 't'"},
+		{"drop procedure", "DROP PROCEDURE d.p", `SELECT 2 - (SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = 'd')
+			- (SELECT COUNT(*) FROM mysql.procs_priv WHERE db = 'd' AND routine_name = 'p' AND user = 'g')`},
 		{"create user", "CREATE USER u@'%'", "SELECT COUNT(*) FROM mysql.user WHERE user = 'u'"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -183,6 +185,9 @@ func TestUnconfirmedTailIsRolledBack(t *testing.T) {
 			must(t, s, "CREATE DATABASE d")
 			must(t, s, "CREATE TABLE d.t (a INT PRIMARY KEY)")
 			must(t, s, "INSERT INTO d.t VALUES (1)")
+			must(t, s, "CREATE USER g")
+			must(t, s, "CREATE PROCEDURE d.p() SELECT 1")
+			must(t, s, "GRANT EXECUTE ON PROCEDURE d.p TO g")
 			before := executed(t, s)
 			must(t, s, "SET GLOBAL rpl_semi_sync_source_enabled = ON")
 			background(t, s, tc.query)
