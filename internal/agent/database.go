@@ -11,6 +11,7 @@ import (
 	"github.com/phxsql/phxsql/internal/cluster"
 	"github.com/phxsql/phxsql/internal/gtid"
 	"github.com/phxsql/phxsql/internal/mysqld"
+	"github.com/phxsql/phxsql/internal/relay"
 )
 
 // localServer makes a mysqld.Server what the loop wants of a database.
@@ -134,7 +135,9 @@ func (d *localServer) Kill(report func(error)) {
 func (d *localServer) StartReplica(ctx context.Context) error {
 	d.role.Lock()
 	defer d.role.Unlock()
-	if err := d.endDropped(ctx); err != nil {
+	// A log that does not know of everything yet is no reason to wait: after an outage of
+	// all members it knows only when one of them leads, and for that it must follow first.
+	if err := d.endDropped(ctx); err != nil && !errors.Is(err, relay.ErrLogShort) {
 		return err
 	}
 	d.owned.Store(false)
@@ -204,6 +207,7 @@ func (d *localServer) Observe(ctx context.Context) (observation, error) {
 		o.Replica, o.ReplicaError = cluster.ReplicaBroken, broken.Error()
 	default:
 		o.Replica = cluster.ReplicaRunning
+		return o, d.endDroppedLater(ctx)
 	}
 	return o, nil
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/phxsql/phxsql/internal/gtid"
@@ -15,7 +16,7 @@ type droppedRoutines func(ctx context.Context, executed *gtid.Set) ([]relay.Rout
 
 // endDropped carries out what an earlier life of the server, or of the one that its data
 // are a copy of, has left undone of DROP PROCEDURE and DROP FUNCTION: see relay.Routine.
-// It is done once in each life, before replication starts or clients write: what is
+// It is done once in each life, while no replication runs and before clients write: what is
 // made by them would be taken for a remainder. Role is held.
 func (d *localServer) endDropped(ctx context.Context) error {
 	if d.ended.Load() || d.dropped == nil {
@@ -52,4 +53,30 @@ func (d *localServer) endThose(ctx context.Context) error {
 		list[i] = mysqld.Routine(r)
 	}
 	return d.EndDropped(ctx, list)
+}
+
+// endDroppedLater does what StartReplica has put off, once the log knows of all that the
+// server holds. Replication stands still for that moment. Role is not held.
+func (d *localServer) endDroppedLater(ctx context.Context) error {
+	if d.ended.Load() || d.dropped == nil || !d.role.TryLock() { // who changes the role does it
+		return nil
+	}
+	defer d.role.Unlock()
+	text, err := d.GTIDExecuted(ctx)
+	if err != nil {
+		return err
+	}
+	executed, err := gtid.ParseSet(text)
+	if err != nil {
+		return err
+	}
+	switch _, err := d.dropped(ctx, executed); {
+	case errors.Is(err, relay.ErrLogShort):
+		return nil
+	case err != nil:
+		return err
+	}
+	d.renewal.Lock()
+	defer d.renewal.Unlock()
+	return d.WithoutApplier(ctx, d.endDropped)
 }

@@ -42,7 +42,7 @@ func startDDL(ctx context.Context, s Site) (Load, error) {
 
 // steps are the statements of a round.
 func (d *ddl) steps(n int) []string {
-	t, u := fmt.Sprintf("t%d", n), fmt.Sprintf("'storm%d'@'%%'", n)
+	t, u, other := fmt.Sprintf("t%d", n), fmt.Sprintf("'storm%d'@'%%'", n), fmt.Sprintf("%s%d", ddlSchema, n)
 	return []string{
 		"CREATE TABLE " + t + " (id INT AUTO_INCREMENT PRIMARY KEY, a INT, b VARCHAR(40) DEFAULT 'x')",
 		"INSERT INTO " + t + " (a) VALUES (1), (2), (3)",
@@ -65,6 +65,11 @@ func (d *ddl) steps(n int) []string {
 		"TRUNCATE TABLE c" + fmt.Sprint(n),
 		"RENAME TABLE c" + fmt.Sprint(n) + " TO e" + fmt.Sprint(n),
 		"ALTER USER " + u + " ACCOUNT LOCK",
+		// Dropping a database leaves what is granted on its routines.
+		"CREATE DATABASE " + other,
+		"CREATE PROCEDURE " + other + ".p() SELECT 1",
+		"GRANT EXECUTE ON PROCEDURE " + other + ".p TO " + u,
+		"DROP DATABASE " + other,
 		"DROP TABLE e" + fmt.Sprint(n),
 	}
 }

@@ -69,6 +69,19 @@ func (s *Server) SetSourcePassword(ctx context.Context, password string) (err er
 	return s.exec(ctx, "set the source's password", "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = ?", password)
 }
 
+// WithoutApplier calls f while the applier stands still between two transactions.
+func (s *Server) WithoutApplier(ctx context.Context, f func(context.Context) error) (err error) {
+	if err := s.exec(ctx, "stop the applier", "STOP REPLICA SQL_THREAD"); err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gapLimit)
+		defer cancel()
+		err = errors.Join(err, s.exec(ctx, "start the applier", "START REPLICA SQL_THREAD"))
+	}()
+	return f(ctx)
+}
+
 // StopReplica stops replication; the applier finishes the transactions that it
 // is in. Reset forgets the source and the relay logs too.
 func (s *Server) StopReplica(ctx context.Context, reset bool) error {
