@@ -195,7 +195,7 @@ func (a *Agent) snapshot(ctx context.Context, set *gtid.Set) (*sql.Conn, func(),
 			return nil, nil, fmt.Errorf("take snapshot: %w", err)
 		}
 	}
-	if have, err := a.executed(ctx); err != nil || !have.Equal(set) {
+	if have, err := a.db.executed(ctx); err != nil || !have.Equal(set) {
 		end()
 		return nil, nil, fmt.Errorf("take snapshot: %w", errors.Join(err, errElsewhere))
 	}
@@ -208,7 +208,7 @@ func (a *Agent) stand(ctx context.Context, set *gtid.Set) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		have, err := a.executed(ctx)
+		have, err := a.db.executed(ctx)
 		if err != nil {
 			return err
 		}
@@ -221,14 +221,6 @@ func (a *Agent) stand(ctx context.Context, set *gtid.Set) error {
 			return fmt.Errorf("wait for %d transactions: %w", minus(set, have).Count(), ctx.Err())
 		}
 	}
-}
-
-func (a *Agent) executed(ctx context.Context) (*gtid.Set, error) {
-	text, err := a.db.GTIDExecuted(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return gtid.ParseSet(text)
 }
 
 // onAuditResult answers when this member's sums of a round are known.

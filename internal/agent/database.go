@@ -180,15 +180,25 @@ func (d *localServer) renewSource(ctx context.Context, password string) error {
 	return d.SetSourcePassword(ctx, password)
 }
 
-// Observe asks the server how far it is.
-func (d *localServer) Observe(ctx context.Context) (observation, error) {
+// executed is the set of transactions that the server holds.
+func (d *localServer) executed(ctx context.Context) (*gtid.Set, error) {
 	text, err := d.GTIDExecuted(ctx)
 	if err != nil {
-		return observation{}, err
+		return nil, err
 	}
+	set, err := gtid.ParseSet(text)
+	if err != nil {
+		return nil, fmt.Errorf("read gtid_executed: %w", err)
+	}
+	return set, nil
+}
+
+// Observe asks the server how far it is.
+func (d *localServer) Observe(ctx context.Context) (observation, error) {
 	var o observation
-	if o.Executed, err = gtid.ParseSet(text); err != nil {
-		return o, fmt.Errorf("read gtid_executed: %w", err)
+	var err error
+	if o.Executed, err = d.executed(ctx); err != nil {
+		return o, err
 	}
 	if o.ReadOnly, err = d.ReadOnly(ctx); err != nil {
 		return o, err

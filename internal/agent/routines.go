@@ -36,11 +36,7 @@ func (d *localServer) endDropped(ctx context.Context) error {
 }
 
 func (d *localServer) endThose(ctx context.Context) error {
-	text, err := d.GTIDExecuted(ctx)
-	if err != nil {
-		return err
-	}
-	executed, err := gtid.ParseSet(text)
+	executed, err := d.executed(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,11 +58,7 @@ func (d *localServer) endDroppedLater(ctx context.Context) error {
 		return nil
 	}
 	defer d.role.Unlock()
-	text, err := d.GTIDExecuted(ctx)
-	if err != nil {
-		return err
-	}
-	executed, err := gtid.ParseSet(text)
+	executed, err := d.executed(ctx)
 	if err != nil {
 		return err
 	}
