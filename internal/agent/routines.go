@@ -15,9 +15,9 @@ import (
 type droppedRoutines func(ctx context.Context, executed *gtid.Set) ([]relay.Routine, error)
 
 // endDropped carries out what an earlier life of the server, or of the one that its data
-// are a copy of, has left undone of DROP PROCEDURE and DROP FUNCTION: see relay.Routine.
-// It is done once in each life, while no replication runs and before clients write: what is
-// made by them would be taken for a remainder. Role is held.
+// are a copy of, has left undone of DROP PROCEDURE, DROP FUNCTION and DROP LIBRARY: see
+// relay.Routine. It is done once in each life, while no replication runs and before clients
+// write: what is made by them would be taken for a remainder. Role is held.
 func (d *localServer) endDropped(ctx context.Context) error {
 	if d.ended.Load() || d.dropped == nil {
 		return nil

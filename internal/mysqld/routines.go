@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Routine names a stored procedure or function.
+// Routine names a stored procedure or function, or a library of code for them.
 type Routine struct {
-	Type, Schema, Name string // PROCEDURE or FUNCTION
+	Type, Schema, Name string // PROCEDURE, FUNCTION or LIBRARY
 }
 
 func (r Routine) String() string { return strings.ToLower(r.Type) + " " + r.Schema + "." + r.Name }
@@ -26,8 +26,15 @@ func (r Routine) same(o Routine) bool {
 func (s *Server) UngroundedGrants(ctx context.Context) ([]Routine, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	libraries := "p.routine_type = 'LIBRARY'" // nothing is granted on any
+	if known, err := s.hasLibraries(ctx); err != nil {
+		return nil, err
+	} else if known {
+		libraries = `EXISTS (SELECT 1 FROM information_schema.libraries l WHERE p.routine_type = 'LIBRARY'
+			AND l.library_schema = p.db AND l.library_name = p.routine_name)`
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT p.routine_type, p.db, p.routine_name COLLATE utf8mb3_bin FROM mysql.procs_priv p
-		WHERE @@GLOBAL.automatic_sp_privileges AND p.routine_type IN ('PROCEDURE', 'FUNCTION') AND NOT EXISTS (
+		WHERE @@GLOBAL.automatic_sp_privileges AND NOT `+libraries+` AND NOT EXISTS (
 			SELECT 1 FROM information_schema.routines r WHERE r.routine_schema = p.db
 			AND r.routine_type = p.routine_type AND r.routine_name = p.routine_name)`)
 	if err != nil {
@@ -45,8 +52,16 @@ func (s *Server) UngroundedGrants(ctx context.Context) ([]Routine, error) {
 	return list, rows.Err()
 }
 
+// hasLibraries reports whether the server's version knows libraries.
+func (s *Server) hasLibraries(ctx context.Context) (bool, error) {
+	var n int
+	err := s.one(ctx, "look for libraries", `SELECT COUNT(*) FROM information_schema.tables
+		WHERE table_schema = 'information_schema' AND table_name = 'LIBRARIES'`, &n)
+	return n > 0, err
+}
+
 // EndDropped carries out what a server that was ended has left undone of a DROP
-// PROCEDURE or DROP FUNCTION: it removes what is granted on those of the dropped
+// PROCEDURE, DROP FUNCTION or DROP LIBRARY: it removes what is granted on those of the dropped
 // routines that do not exist. Nothing of it enters the binary log. The server must run,
 // without replication and clients.
 func (s *Server) EndDropped(ctx context.Context, dropped []Routine) error {

@@ -14,8 +14,8 @@ import (
 	"github.com/phxsql/phxsql/internal/gtid"
 )
 
-// A server executes DROP PROCEDURE and DROP FUNCTION in two steps. The first is one
-// transaction of the engine with the statement's GTID. Only when it is committed does
+// A server executes DROP PROCEDURE, DROP FUNCTION and DROP LIBRARY in two steps. The first
+// is one transaction of the engine with the statement's GTID. Only when it is committed does
 // the second remove what accounts were granted on the routine, in a transaction that has
 // no GTID and stands in no binary log. A server that ends between the two has executed
 // the statement and keeps the grants: they would count for the next routine of that name.
@@ -31,9 +31,10 @@ import (
 const (
 	Procedure = "PROCEDURE"
 	Function  = "FUNCTION"
+	Library   = "LIBRARY" // of MySQL 9.2 and newer
 )
 
-// Routine names a stored procedure or function.
+// Routine names a stored procedure or function, or a library of code for them.
 type Routine struct {
 	Type, Schema, Name string
 }

@@ -80,6 +80,8 @@ func TestDropped(t *testing.T) {
 		{"not executed", has("CREATE PROCEDURE p()", "DROP PROCEDURE p"), "1", nil},
 		{"executed, what stands before it is forgotten", has("DROP PROCEDURE p", "DROP PROCEDURE q"), "2", []Routine{{Procedure, "d", "q"}}},
 		{"made again", has("DROP PROCEDURE p", "CREATE PROCEDURE d.P()", "DROP DATABASE d"), "1-3", nil},
+		{"a library", has("CREATE LIBRARY IF NOT EXISTS p LANGUAGE JAVASCRIPT AS 'x'", "DROP LIBRARY p"), "1-2", []Routine{{Library, "d", "p"}}},
+		{"a library is made again", has("DROP LIBRARY p", "CREATE LIBRARY p LANGUAGE JAVASCRIPT AS 'x'"), "1-2", nil},
 		{"a function is made", has("DROP PROCEDURE p", "CREATE FUNCTION p() RETURNS INT RETURN 1"), "1-2", p},
 		{"made again, not executed", has("DROP PROCEDURE p", "CREATE PROCEDURE p()"), "1", p},
 		{"without effect", []logged{{sql: "DROP PROCEDURE IF EXISTS p", noop: true}}, "1", nil},

@@ -7,8 +7,8 @@ type routineChange uint8
 
 const (
 	routineUntouched  routineChange = iota // it is none of the others
-	routineDropped                         // DROP {PROCEDURE | FUNCTION}
-	routineCreated                         // CREATE {PROCEDURE | FUNCTION}
+	routineDropped                         // DROP {PROCEDURE | FUNCTION | LIBRARY}
+	routineCreated                         // CREATE {PROCEDURE | FUNCTION | LIBRARY}
 	routineUnreadable                      // it may be one of them: of which routine cannot be told
 	numRoutineChanges = iota
 )
@@ -18,7 +18,8 @@ const (
 // The schema is empty where the statement names none. It knows no more of the language
 // than that takes: comments, those that are executed, names with and without quotes,
 // and the words that may stand before the name (reference manual, "DROP PROCEDURE and
-// DROP FUNCTION Statements", "CREATE PROCEDURE and CREATE FUNCTION Statements"). Names
+// DROP FUNCTION Statements", "CREATE PROCEDURE and CREATE FUNCTION Statements", "DROP
+// LIBRARY Statement", "CREATE LIBRARY Statement"). Names
 // are returned as they are written, byte for byte.
 func parseRoutine(text string, cut bool) (Routine, routineChange) {
 	l := lexer{rest: text, cut: cut}
@@ -40,7 +41,7 @@ func parseRoutine(text string, cut bool) (Routine, routineChange) {
 	if l.kind == tokenBroken || l.kind == tokenEnd {
 		return Routine{}, routineUnreadable
 	}
-	if !l.is(Procedure) && !l.is(Function) {
+	if !l.is(Procedure) && !l.is(Function) && !l.is(Library) {
 		return Routine{}, routineUntouched
 	}
 	r := Routine{Type: strings.ToUpper(l.text)}
