@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/phxsql/phxsql/paxos"
 )
@@ -246,19 +247,61 @@ func voters(ms paxos.Members) []paxos.NodeID {
 }
 
 // majorityLives refuses a membership of whose voters no majority answers now and has what
-// was chosen.
+// was chosen. A leader that has just won has not heard from all of them yet: those that
+// answer are given hearLimit to be heard.
 func (g *group) majorityLives(ctx context.Context, want paxos.Members) error {
-	known, err := g.behind(ctx)
+	c, err := awaitCensus(ctx, want.Quorum(), func() (census, error) { return g.count(ctx, voters(want)) })
 	if err != nil {
 		return err
 	}
-	ids := voters(want)
+	if c.ready < want.Quorum() {
+		return fmt.Errorf("of the %d members that would vote %d are up and have caught up (hint: start the others, or let learners catch up first): %w: %w",
+			len(voters(want)), c.ready, ErrNoMajority, ErrChange)
+	}
+	return nil
+}
+
+// hearLimit is how long members that are up may take to be heard by a new leader, which is
+// a few of its heartbeats; hearLook is how often it is looked.
+const (
+	hearLimit = 2 * time.Second
+	hearLook  = 50 * time.Millisecond
+)
+
+// census counts members: those that are up and have caught up, and those that are up and
+// were not heard by the leader yet, of which it is not known.
+type census struct{ ready, unheard int }
+
+// awaitCensus counts again while that could still make a quorum, for hearLimit at most.
+func awaitCensus(ctx context.Context, quorum int, count func() (census, error)) (census, error) {
+	for until := time.Now().Add(hearLimit); ; {
+		c, err := count()
+		if err != nil || c.ready >= quorum || c.ready+c.unheard < quorum || !time.Now().Before(until) {
+			return c, err
+		}
+		t := time.NewTimer(hearLook)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return c, nil
+		}
+	}
+}
+
+// count asks members for a sign of life.
+func (g *group) count(ctx context.Context, ids []paxos.NodeID) (census, error) {
+	known, err := g.behind(ctx)
+	if err != nil {
+		return census{}, err
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	up := 0
+	var c census
 	for _, id := range ids {
 		wg.Go(func() {
-			if b, ok := known[id]; !ok || b > maxBehind {
+			b, heard := known[id]
+			if heard && b > maxBehind {
 				return
 			}
 			if id != g.node.opt.ID {
@@ -268,13 +311,13 @@ func (g *group) majorityLives(ctx context.Context, want paxos.Members) error {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			up++
+			if heard {
+				c.ready++
+			} else {
+				c.unheard++
+			}
 		})
 	}
 	wg.Wait()
-	if up < want.Quorum() {
-		return fmt.Errorf("of the %d members that would vote %d are up and have caught up (hint: start the others, or let learners catch up first): %w: %w",
-			len(ids), up, ErrNoMajority, ErrChange)
-	}
-	return nil
+	return c, nil
 }
