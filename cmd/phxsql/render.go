@@ -42,8 +42,7 @@ func renderStatus(w io.Writer, st api.Status) {
 	}
 	for _, m := range st.Members {
 		if m.Flow != nil && m.Flow.Rate > 0 && m.Alive {
-			fmt.Fprintf(w, "\n%s holds commits up (%s/s): the best follower is %s behind, see flow.max_lag\n",
-				memberName(m), sizeText(m.Flow.Rate), shortTime(time.Duration(m.Flow.Lag)))
+			fmt.Fprintf(w, "\n%s holds commits up (%s/s): %s, see flow.max_lag\n", memberName(m), sizeText(m.Flow.Rate), flowReason(*m.Flow))
 		}
 	}
 	for _, m := range st.Members {
@@ -52,6 +51,14 @@ func renderStatus(w io.Writer, st api.Status) {
 		}
 	}
 	renderProblems(w, st)
+}
+
+// flowReason says who commits are held up for.
+func flowReason(f api.Flow) string {
+	if f.For != 0 {
+		return fmt.Sprintf("node %d, whose data are new, catches up", f.For)
+	}
+	return fmt.Sprintf("the best follower is %s behind", shortTime(time.Duration(f.Lag)))
 }
 
 // heldFor names the members that a log is kept for, each with the reason.

@@ -25,13 +25,12 @@ const (
 const (
 	// armFor is how long a member expects a round that was announced.
 	armFor = 5 * time.Second
-	// holdLimit is how long the local server may be kept at one place of the log.
-	// Replication does not notice so short a pause.
-	holdLimit = 3 * time.Second
+	// holdLimit is how long the local server may be kept at one place of the log, so that
+	// one that is nearLag behind gets there. It goes on executing what it was sent, and
+	// replica_net_timeout is longer.
+	holdLimit = nearLag + 2*time.Second
 	// sumLimit bounds the reading of one round; a slow disk gives up then.
 	sumLimit = 2 * time.Minute
-	// maxAuditLag is how many transactions a member may be behind to take part.
-	maxAuditLag = 2000
 )
 
 type auditRequest struct {
@@ -103,8 +102,8 @@ func (a *Agent) auditUnable(prove bool) string {
 		return "its data are new and not proved yet"
 	case !s.view.Lead.Self && s.view.Engine.Replica != cluster.ReplicaRunning:
 		return "it does not replicate"
-	case s.view.Engine.Behind > maxAuditLag:
-		return "it is behind"
+	case s.lag > nearLag:
+		return fmt.Sprintf("what it has executed is older than %v", nearLag)
 	}
 	return ""
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/host"
 	"github.com/phxsql/phxsql/internal/telemetry"
+	"github.com/phxsql/phxsql/internal/transport"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -56,16 +57,55 @@ func (a *Agent) handleChanges() {
 	handle(a, callRestartSelf, a.onRestartSelf)
 }
 
-// callLeader asks the node that leads.
+// leaderWait is how long what is asked of the leader waits for one that is ready: about
+// an election with room to spare. leaderLook is how often it is looked.
+const (
+	leaderWait = 5 * time.Second
+	leaderLook = 100 * time.Millisecond
+)
+
+// noLeader and leaderMoved say that nothing was done because nobody was ready to lead.
+const noLeader, leaderMoved = "no_leader", "leader_moved"
+
+// callLeader asks the node that leads. In the moments after a leader has died or has won
+// nobody may be ready: it is asked again until somebody is, for leaderWait.
 func (a *Agent) callLeader(ctx context.Context, method string, req, res any) error {
+	return untilLed(ctx, func() error { return a.callLeaderNow(ctx, method, req, res) })
+}
+
+func untilLed(ctx context.Context, ask func() error) error {
+	for until := time.Now().Add(leaderWait); ; {
+		err := ask()
+		var named *api.Error
+		if !errors.As(err, &named) || named.Name != noLeader && named.Name != leaderMoved || !time.Now().Before(until) {
+			return err
+		}
+		t := time.NewTimer(leaderLook)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+}
+
+func (a *Agent) callLeaderNow(ctx context.Context, method string, req, res any) error {
 	v := a.group.Leader()
 	switch {
 	case v.Members.Blank():
 		return api.Refused("blank", "this node belongs to no cluster", "ask a member")
 	case v.Leader == 0:
-		return api.Unavailable("no_leader", "no member leads now", "a majority of the members must be up and reach each other")
+		return api.Unavailable(noLeader, "no member leads now", "a majority of the members must be up and reach each other")
+	case v.Leader != a.cfg.Node.ID && !a.connected(v.Leader):
+		return api.Unavailable(noLeader, fmt.Sprintf("member %d, which led last, cannot be reached", v.Leader), "a majority of the members must be up and reach each other")
 	}
 	return a.call(ctx, v.Leader, method, req, res)
+}
+
+// connected reports that there is a connection to another node.
+func (a *Agent) connected(id paxos.NodeID) bool {
+	return slices.ContainsFunc(a.transport.Status().Peers, func(p transport.PeerStatus) bool { return p.ID == id && p.Connected })
 }
 
 // AddMember admits a node; it may be asked of any member.
@@ -191,13 +231,18 @@ func (a *Agent) invite(ctx context.Context, ms paxos.Members, req api.AddRequest
 	return ans, nil
 }
 
-// onPromote gives a member its role. Who asks has caught up.
+// onPromote gives a member its role. Who asks believes to have caught up.
 func (a *Agent) onPromote(ctx context.Context, _ paxos.NodeID, req promoteRequest) (nothing, error) {
 	if req.Replace == a.cfg.Node.ID {
 		if err := a.loop.requestSwitchover(ctx, 0, switchLimit); err != nil {
 			return nothing{}, err
 		}
 		return nothing{}, api.Unavailable("leader_moves", "the member to be replaced led; another one does now", "it is tried again by itself")
+	}
+	if roleOf(req.Role) == paxos.Voter {
+		if err := a.checkNear(ctx, req.ID); err != nil {
+			return nothing{}, err
+		}
 	}
 	a.changeMu.Lock()
 	defer a.changeMu.Unlock()
@@ -309,7 +354,7 @@ func (a *Agent) changeMembers(ctx context.Context, was paxos.Members, list []pax
 	}
 	err := a.group.ProposeMembers(was, want)
 	if errors.Is(err, host.ErrNotLeader) {
-		return api.MembersResult{}, api.Unavailable("leader_moved", "leadership has moved", "ask again")
+		return api.MembersResult{}, errLeaderMoved()
 	}
 	if err != nil {
 		return api.MembersResult{}, err
@@ -330,6 +375,10 @@ func (a *Agent) changeMembers(ctx context.Context, was paxos.Members, list []pax
 			return api.MembersResult{}, api.Unavailable("unknown_outcome", "the change was not decided in time", "look at 'phxsql member list'; a majority must be up")
 		}
 	}
+}
+
+func errLeaderMoved() *api.Error {
+	return api.Unavailable(leaderMoved, "leadership has moved", "ask again")
 }
 
 func result(ms paxos.Members) api.MembersResult {

@@ -20,6 +20,12 @@ import (
 // one is flow.max_lag behind: its transactions are held up, each a little, on their way
 // into the log. How far a follower is behind is how long it would need to execute what it
 // lacks, at the speed that it has shown.
+//
+// A member with new data has more to catch up with than the others, and nobody waits for
+// it as long as it is far away. Under a load that never lulls it would stay there, because
+// what is taken in is as much as another one like it can execute, or more. So the master
+// takes in a little less than such a member executes, until it is near; not if that would
+// be less than half of what the best follower can do.
 
 const (
 	flowEvery = 250 * time.Millisecond // how often it is looked how far the followers are
@@ -35,6 +41,15 @@ const (
 	flowAim, flowFree = 0.8, 0.1
 	// flowSlow and flowFast bound the rate, in parts of what the follower executes.
 	flowSlow, flowFast = 0.5, 8
+	// arrivingLag is what the lag of a member with new data comes to, times flowAim: it can
+	// be compared and get its role, see nearLag. arrivingSlow is flowSlow for it:
+	// from L behind it is near after 5 L. arrivingStuck is flowStuck for it, and its rate is
+	// measured over arrivingLook: how far one is that is far away is known in steps of a
+	// few megabytes.
+	arrivingLag   = nearLag / 2
+	arrivingSlow  = 0.8
+	arrivingStuck = 30 * time.Second
+	arrivingLook  = 5 * time.Second
 	// flowStuck is how long a follower may execute nothing at all before nobody waits for
 	// it: slower commits would not help one that is in a huge transaction.
 	flowStuck = 4 * time.Second
@@ -53,17 +68,20 @@ type mark struct {
 	bytes   int64 // of all values through it, counted from somewhere
 }
 
-// standing is how far a follower was that could be the next master.
+// standing is how far a follower was.
 type standing struct {
-	id      paxos.NodeID
-	applied paxos.Instance
-	at      time.Time // when it said so
+	id       paxos.NodeID
+	applied  paxos.Instance
+	at       time.Time // when it said so
+	able     bool      // it could be the next master
+	arriving bool      // it has new data, or waits for its role
 }
 
 // follower is what is remembered of one.
 type follower struct {
 	standing
 	moved time.Time // when it last got on, or had nothing to do
+	from  standing  // where the present measurement of its rate begins
 	rate  float64   // bytes per second that it executes, at least
 	// busy is when it last had something to execute all the time: then rate is all that it
 	// can do. Of one that keeps up nobody knows what it could do.
@@ -86,6 +104,7 @@ type flow struct {
 	followers map[paxos.NodeID]*follower
 	ahead     time.Time     // when what was let through would be through at the rate
 	lag       time.Duration // of the best follower
+	waits     paxos.NodeID  // the member with new data that the rate is for; 0: the best follower
 	waited    time.Duration // in all
 }
 
@@ -121,7 +140,7 @@ func (f *flow) reset() {
 	f.rate.Store(0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.newest, f.marks, f.dropped, f.followers, f.lag, f.ahead = mark{}, nil, false, nil, 0, time.Time{}
+	f.newest, f.marks, f.dropped, f.followers, f.lag, f.waits, f.ahead = mark{}, nil, false, nil, 0, 0, time.Time{}
 }
 
 // turn looks how far the followers are and sets the rate.
@@ -129,19 +148,30 @@ func (f *flow) turn(now time.Time, limit time.Duration, list []standing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note(now, limit)
-	best := f.best(limit, list)
-	if best == nil {
-		f.lag = 0
-		f.rate.Store(0)
-		return
+	f.hear(limit, list)
+	best := f.least(func(m *follower) bool { return m.able && m.near && m.at.Sub(m.moved) <= flowStuck })
+	next := f.least(func(m *follower) bool { return m.arriving && m.at.Sub(m.moved) <= arrivingStuck })
+	f.lag, f.waits = 0, 0
+	rate, least := int64(0), int64(0)
+	if best != nil {
+		f.lag, rate, least = best.lag, best.allows(limit, flowSlow), int64(flowSlow*best.rate)
 	}
-	f.lag = best.lag
-	part := float64(best.lag) / float64(limit)
-	if part < flowFree || !best.known() {
-		f.rate.Store(0)
-		return
+	if next != nil {
+		if r := next.allows(arrivingLag, arrivingSlow); r > least && (rate == 0 || r < rate) {
+			rate, f.waits = r, next.id
+		}
 	}
-	f.rate.Store(max(flowLeast, int64(best.rate*min(flowFast, max(flowSlow, flowAim/part)))))
+	f.rate.Store(rate)
+}
+
+// allows is the rate at which a follower's lag comes to flowAim of a limit: at least slow
+// times what it executes. 0: any.
+func (m *follower) allows(limit time.Duration, slow float64) int64 {
+	part := float64(m.lag) / float64(limit)
+	if part < flowFree || !m.known() {
+		return 0
+	}
+	return max(flowLeast, int64(m.rate*min(flowFast, max(slow, flowAim/part))))
 }
 
 // note sets a mark when it is time for one, and drops those that nobody needs; mu is held.
@@ -161,39 +191,47 @@ func (f *flow) note(now time.Time, limit time.Duration) {
 	}
 }
 
-// best is the follower that is least behind of those that are worth waiting for, nil if
-// there is none; mu is held.
-func (f *flow) best(limit time.Duration, list []standing) *follower {
+// hear takes in what the followers say, and forgets those that say nothing; mu is held.
+func (f *flow) hear(limit time.Duration, list []standing) {
 	known := map[paxos.NodeID]*follower{}
-	var best *follower
 	for _, s := range list {
 		m := f.followers[s.id]
 		if m == nil {
-			m = &follower{standing: s, moved: s.at}
+			m = &follower{standing: s, moved: s.at, from: s}
 		}
 		f.judge(m, s, limit)
 		known[s.id] = m
-		if !m.near || m.at.Sub(m.moved) > flowStuck {
-			continue
-		}
-		if best == nil || m.lag < best.lag {
+	}
+	f.followers = known
+}
+
+// least is the follower that is least behind of those that suit, nil if there is none; mu
+// is held.
+func (f *flow) least(suits func(*follower) bool) *follower {
+	var best *follower
+	for _, m := range f.followers {
+		if suits(m) && (best == nil || m.lag < best.lag || m.lag == best.lag && m.id < best.id) {
 			best = m
 		}
 	}
-	f.followers = known
 	return best
 }
 
 // judge takes in what a follower says; mu is held.
 func (f *flow) judge(m *follower, s standing, limit time.Duration) {
 	if len(f.marks) == 0 {
-		m.standing, m.moved = s, s.at
+		m.standing, m.from, m.moved = s, s, s.at
 		return
+	}
+	look := time.Duration(1)
+	if s.arriving {
+		look = arrivingLook
 	}
 	done := f.bytesAt(s.applied)
 	lacks := f.bytesBy(s.at) - done
-	if passed := s.at.Sub(m.at).Seconds(); passed > 0 && s.applied > m.applied {
-		rate := (done - f.bytesAt(m.applied)) / passed
+	if passed := s.at.Sub(m.from.at); passed >= look && s.applied > m.applied {
+		rate := (done - f.bytesAt(m.from.applied)) / passed.Seconds()
+		m.from = s
 		known := m.known()
 		if done <= f.bytesBy(m.at) {
 			m.busy = s.at
@@ -208,6 +246,9 @@ func (f *flow) judge(m *follower, s standing, limit time.Duration) {
 	if s.applied > m.applied || lacks <= 0 {
 		m.moved = s.at
 	}
+	if lacks <= 0 {
+		m.from = s
+	}
 	m.standing, m.lag = s, 0
 	switch {
 	case lacks > 0 && m.known():
@@ -220,7 +261,12 @@ func (f *flow) judge(m *follower, s standing, limit time.Duration) {
 }
 
 // bytesAt is how many bytes there are through an instance; mu is held, there is a mark.
+// Before the first mark all instances count as large as those behind it.
 func (f *flow) bytesAt(i paxos.Instance) float64 {
+	if first, last := f.marks[0], f.marks[len(f.marks)-1]; i < first.through && first.through < last.through {
+		each := float64(last.bytes-first.bytes) / float64(last.through-first.through)
+		return float64(first.bytes) - each*float64(first.through-i)
+	}
 	k, _ := slices.BinarySearchFunc(f.marks, i, func(m mark, i paxos.Instance) int { return cmpInstance(m.through, i) })
 	a, b := f.around(k)
 	if i <= a.through || b.through == a.through {
@@ -266,7 +312,7 @@ func (f *flow) status() *api.Flow {
 	if f.waited == 0 && f.lag == 0 {
 		return nil
 	}
-	return &api.Flow{Lag: api.Seconds(f.lag), Rate: f.rate.Load(), Waited: api.Seconds(f.waited)}
+	return &api.Flow{Lag: api.Seconds(f.lag), Rate: f.rate.Load(), For: f.waits, Waited: api.Seconds(f.waited)}
 }
 
 // watchFlow keeps the flow informed until ctx ends.
@@ -300,32 +346,38 @@ func (a *Agent) takesIn() bool {
 	return s != nil && s.view.Gate == cluster.GateOpen
 }
 
-// standings are those of the followers that could be the next master.
+// standings are those of the followers that may be waited for.
 func (a *Agent) standings(now time.Time) []standing {
 	return a.peers.standings(a.group.Leader().Members.List, a.cfg.Node.ID, now)
 }
 
-// standings are those of the members but self that could be the next master: with proved
-// data if there is one, else those that would lead rather than nobody.
+// standings are those of the members but self that could be the next master, with proved
+// data if there is one, else those that would lead rather than nobody; and of those that
+// have new data.
 func (p *peers) standings(list []paxos.Member, self paxos.NodeID, now time.Time) []standing {
-	var able, proving []standing
+	var out []standing
+	var proving []int // of them
+	proved := false
 	for _, m := range list {
 		an, age, ok := p.get(m.ID, now)
-		if m.ID == self || m.Role != paxos.Voter || !ok || age >= aliveFor {
+		if m.ID == self || !ok || age >= aliveFor {
 			continue
 		}
-		s := standing{m.ID, an.Member.Log.Applied, now.Add(-age)}
-		switch {
-		case an.Member.State == api.StateProving:
-			proving = append(proving, s)
-		case an.Able && an.Member.Copy == nil:
-			able = append(able, s)
+		s := standing{id: m.ID, applied: an.Member.Log.Applied, at: now.Add(-age), arriving: an.Arriving}
+		switch voter := m.Role == paxos.Voter; {
+		case voter && an.Member.State == api.StateProving:
+			proving = append(proving, len(out))
+		case voter && an.Able && an.Member.Copy == nil:
+			s.able, proved = true, true
+		case !s.arriving:
+			continue
 		}
+		out = append(out, s)
 	}
-	if len(able) == 0 {
-		return proving
+	for _, k := range proving {
+		out[k].able = !proved
 	}
-	return able
+	return out
 }
 
 // throttled is a log that a master proposes to, no faster than the flow allows. What is

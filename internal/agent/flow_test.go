@@ -20,6 +20,9 @@ type flowRun struct {
 	demand float64 // bytes per second that clients would write
 	value  int     // bytes of one value
 	speed  map[paxos.NodeID]float64
+	// arriving is how many values there are from one place to the next at which it is known
+	// that a member with new data is there.
+	arriving map[paxos.NodeID]int
 
 	free    time.Time // when the master can propose again
 	written float64   // bytes
@@ -55,7 +58,12 @@ func (r *flowRun) run(d time.Duration) {
 		for id, s := range r.speed {
 			r.applied[id] = min(float64(r.count), r.applied[id]+s*flowStep.Seconds()/float64(r.value))
 			if r.now.Sub(r.said[id].at) >= time.Second+time.Duration(id)*7*time.Millisecond {
-				r.said[id] = standing{id, paxos.Instance(r.applied[id]), r.now}
+				at := paxos.Instance(r.applied[id])
+				step, arriving := r.arriving[id]
+				if arriving {
+					at -= at % paxos.Instance(step)
+				}
+				r.said[id] = standing{id: id, applied: at, at: r.now, able: !arriving, arriving: arriving}
 			}
 		}
 		if r.now.Sub(r.turned) >= flowEvery {
@@ -143,6 +151,67 @@ func TestFlowFollows(t *testing.T) {
 	waited := r.f.waited
 	if got := r.rate(20 * time.Second); got < 19e6 || r.f.waited > waited {
 		t.Errorf("a follower that keeps up again: writes %.0f, waited another %v", got, r.f.waited-waited)
+	}
+}
+
+// Under a load that never lulls a member with new data comes near, from as far as a copy or
+// the whole log leaves it behind, and stays there; commits get at least what is promised.
+func TestFlowLetsNewDataCatchUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		follower, arriving, demand float64 // bytes per second
+		behind                     time.Duration
+		least                      float64 // what is written at least
+	}{
+		"like the follower":      {4e6, 4e6, 20e6, time.Minute, 3e6},
+		"a little slower":        {4e6, 3e6, 20e6, time.Minute, 2.2e6},
+		"beyond all marks":       {4e6, 4e6, 20e6, 10 * time.Minute, 3e6},
+		"the first follower":     {0, 3e6, 10e6, time.Minute, 2.2e6},
+		"all keep up but for it": {10e6, 5e6, 6e6, time.Minute, 3.6e6},
+	} {
+		r := newFlowRun(5 * time.Second)
+		if r.speed[2] = c.follower; c.follower == 0 {
+			delete(r.speed, 2)
+		}
+		r.demand = c.demand
+		r.run(time.Minute)
+		r.speed[4], r.arriving = c.arriving, map[paxos.NodeID]int{4: 400}
+		r.applied[4] = float64(r.count) - c.behind.Seconds()*c.arriving/float64(r.value)
+		before, began := r.written, r.now
+		for r.lag(4) > nearLag && r.now.Sub(began) < 8*c.behind {
+			r.run(time.Second)
+		}
+		took := r.now.Sub(began)
+		t.Logf("%s: %v behind, near after %v", name, c.behind, took)
+		if r.lag(4) > nearLag {
+			t.Errorf("%s: still %v behind after %v", name, r.lag(4), took)
+		}
+		if got := (r.written - before) / took.Seconds(); got < c.least || got > c.arriving {
+			t.Errorf("%s: writes %.0f bytes in a second meanwhile", name, got)
+		}
+		r.arriving[4] = 1
+		for range 60 { // its rows are compared, and it gets its role
+			if r.run(time.Second); r.lag(4) > nearLag {
+				t.Fatalf("%s: %v behind after it was near", name, r.lag(4))
+			}
+		}
+		if r.longest > flowHold {
+			t.Errorf("%s: a value waits for %v", name, r.longest)
+		}
+	}
+}
+
+// Commits are not held up for a member with new data that gets on so slowly that they
+// would become less than half as fast, nor for one that does not get on at all.
+func TestFlowDoesNotWaitForSlowNewData(t *testing.T) {
+	r := newFlowRun(5 * time.Second)
+	r.speed[2], r.demand = 6e6, 20e6
+	r.run(2 * time.Minute)
+	for _, speed := range []float64{1e6, 0} {
+		r.speed[4], r.arriving = speed, map[paxos.NodeID]int{4: 400}
+		r.run(arrivingStuck + 10*time.Second) // it is seen
+		if got := r.rate(2 * time.Minute); got < 0.9*r.speed[2] || r.f.waits != 0 {
+			t.Errorf("new data at %.0f: writes %.0f bytes in a second, waits for %d", speed, got, r.f.waits)
+		}
 	}
 }
 
@@ -260,11 +329,38 @@ func TestStandings(t *testing.T) {
 		}
 		var got []paxos.NodeID
 		for _, s := range p.standings(list, 1, now) {
-			got = append(got, s.id)
+			if s.able {
+				got = append(got, s.id)
+			}
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("2 is %s and 3 is %s: waited for %v, want %v", c.two.Member.State, c.three.Member.State, got, c.want)
 		}
+	}
+}
+
+// Who has new data, or waits for its role, counts for itself, whatever its role is.
+func TestStandingsOfThoseThatArrive(t *testing.T) {
+	now := time.Unix(1000, 0)
+	list := []paxos.Member{{ID: 1, Role: paxos.Voter}, {ID: 2, Role: paxos.Voter}, {ID: 3, Role: paxos.Voter}, {ID: 4, Role: paxos.Learner}, {ID: 5, Role: paxos.Learner}}
+	p := newPeers()
+	for id, an := range map[paxos.NodeID]announcement{
+		2: {Able: true, Member: api.MemberStatus{State: api.StateFollower}},
+		3: {Arriving: true, Member: api.MemberStatus{State: api.StateProving}},
+		4: {Arriving: true, Member: api.MemberStatus{State: api.StateStarting, Copy: &api.Copy{}}},
+		5: {Member: api.MemberStatus{State: api.StateFollower}},
+	} {
+		an.Seq = 1
+		p.put(id, an, now)
+	}
+	want := []standing{{id: 2, at: now, able: true}, {id: 3, at: now, arriving: true}, {id: 4, at: now, arriving: true}}
+	if got := p.standings(list, 1, now); !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	p.put(2, announcement{Seq: 2, Member: api.MemberStatus{State: api.StateFollower}}, now)
+	want = []standing{{id: 3, at: now, able: true, arriving: true}, {id: 4, at: now, arriving: true}}
+	if got := p.standings(list, 1, now); !slices.Equal(got, want) {
+		t.Errorf("nobody has proved data: got %+v", got)
 	}
 }
 

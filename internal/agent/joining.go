@@ -218,22 +218,30 @@ func replaceText(id paxos.NodeID) string {
 	return fmt.Sprint(id)
 }
 
-// joinBehind is how many transactions a new voter may still lack: they are applied
-// while it votes already.
-const joinBehind = 1000
-
-// caughtUpToJoin reports that this node is as far as the others.
+// caughtUpToJoin reports that this node is as far as the others, as far as it can tell
+// itself. The leader makes sure before it counts on it.
 func (a *Agent) caughtUpToJoin() bool {
 	s := a.loop.last.Load()
 	if s == nil || s.view.Restore.Need != cluster.NeedNothing || s.view.Restore.Ready {
 		return false
 	}
-	ld := a.group.Leader().Leader
-	an, age, ok := a.peers.get(ld, time.Now())
-	if !ok || age > aliveFor || a.group.Chosen()+joinBehind < an.Member.Log.Chosen {
+	an, age, ok := a.peers.get(a.group.Leader().Leader, time.Now())
+	if !ok || age > aliveFor {
 		return false
 	}
-	return a.joining.role() == paxos.Witness || s.state() == api.StateFollower && s.view.Engine.Behind < joinBehind && !s.unproved
+	if a.joining.role() == paxos.Witness {
+		return a.group.Chosen() >= an.Member.Log.Chosen // what was chosen a moment ago
+	}
+	return s.state() == api.StateFollower && s.lag <= nearLag && !s.unproved
+}
+
+// arriving reports that this node follows the log on its way to a place among those that
+// can be relied on, with data that are not proved yet or a role that it does not have yet.
+// The master lets it catch up: see flow.
+func (a *Agent) arriving(s *snapshot) bool {
+	w := a.joining.role()
+	v := &s.view
+	return (s.unproved || w != 0 && w != paxos.Witness) && v.Restore.Need == cluster.NeedNothing && !v.Restore.Ready && v.Engine.Replica == cluster.ReplicaRunning
 }
 
 // needsProof reports that this node's data are new: it is on its way into a cluster, or

@@ -289,7 +289,7 @@ func (l *loop) observed(run, steps int, o observation, err error) {
 	pos, _, _ := l.jour.Position()
 	all := l.jour.Executed()
 	e.Behind, l.counted = minus(all, o.Executed).Count(), pos
-	l.applied.note(place{pos, all}, o.Executed)
+	l.applied.note(place{pos, all, l.seenAt}, o.Executed)
 	e.Errant = ""
 	if l.caughtUp && pos >= l.judge && !l.view.Lead.Self && !e.Dirty && l.view.Tail == cluster.TailOff && !all.ContainsSet(o.Executed) {
 		e.Errant = minus(o.Executed, all).String()

@@ -86,8 +86,8 @@ func (l *loop) dataReplaced() {
 }
 
 // judgeCopy tells when new data can be compared with another member's: the server runs
-// on them, has followed the log to where it ended when that was first asked, is not far
-// behind, and holds nothing else. Under load it always lacks a little.
+// on them, has followed the log to where it ended when that was first asked, is near its
+// end (nearLag), and holds nothing else. Under load it always lacks something.
 func (l *loop) judgeCopy(through paxos.Instance) {
 	e := &l.view.Engine
 	if !l.restored || l.followed || e.Errant != "" || l.view.Restore.Need != cluster.NeedNothing || e.Replica != cluster.ReplicaRunning {
@@ -99,7 +99,7 @@ func (l *loop) judgeCopy(through paxos.Instance) {
 	if l.goal == 0 {
 		l.goal = max(l.judge, through)
 	}
-	if l.applied.through < l.goal || e.Behind > maxAuditLag {
+	if l.applied.through < l.goal || l.applied.lag(l.seenAt) > nearLag {
 		return
 	}
 	l.followed = true

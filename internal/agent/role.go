@@ -36,7 +36,9 @@ func (a *Agent) onRole(ctx context.Context, _ paxos.NodeID, req roleRequest) (ap
 	an, age, known := a.peers.get(req.ID, time.Now())
 	list, err := withRole(ms.List, req, a.cfg.Node.ID)
 	if err == nil && req.Role == roleWords[paxos.Voter] && !slices.Equal(list, ms.List) {
-		err = fitToVote(req.ID, an.Member, known && age < aliveFor, a.group.Chosen())
+		if err = fitToVote(req.ID, an.Member, known && age < aliveFor); err == nil {
+			err = a.checkNear(ctx, req.ID)
+		}
 	}
 	if err == nil {
 		err = a.checkMajority(ctx, list, false)
@@ -64,15 +66,27 @@ func withRole(list []paxos.Member, req roleRequest, self paxos.NodeID) ([]paxos.
 	return list, nil
 }
 
-// fitToVote refuses to count on a member that would hold everybody up: chosen is how far
-// the leader is.
-func fitToVote(id paxos.NodeID, m api.MemberStatus, alive bool, chosen paxos.Instance) error {
+// fitToVote refuses to count on a member that is not there to follow.
+func fitToVote(id paxos.NodeID, m api.MemberStatus, alive bool) error {
 	switch {
 	case !alive:
 		return api.Refused("not_up", fmt.Sprintf("member %d is not up", id), "start it first")
-	case m.State != api.StateFollower || m.LagTransactions >= joinBehind || m.Log.Chosen+joinBehind < chosen:
-		return api.Refused("not_caught_up", fmt.Sprintf("member %d (%s) lacks %d transactions, and its log ends at %d of %d", id, m.State, m.LagTransactions, m.Log.Chosen, chosen),
-			"wait until it is a follower and has caught up: phxsql status")
+	case m.State != api.StateFollower:
+		return api.Refused("not_caught_up", fmt.Sprintf("member %d is no follower now but %s", id, m.State), "wait until it is one: phxsql status")
 	}
 	return nil
+}
+
+// checkNear refuses to count on a member with data that would hold everybody up: it must
+// have the log through where it ends now, and execute it, within nearLag. So what it may
+// lack grows with what is written, and under full load it is not refused for that.
+func (a *Agent) checkNear(ctx context.Context, id paxos.NodeID) error {
+	near, cancel := context.WithTimeout(ctx, nearLag)
+	defer cancel()
+	err := a.awaitApplied(near, id, a.group.Chosen())
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return api.Refused("not_caught_up", fmt.Sprintf("member %d has not executed within %v what was chosen when it was asked", id, nearLag),
+		"wait until its lag in phxsql status is small, or until less is written").Because(err)
 }

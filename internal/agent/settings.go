@@ -228,7 +228,7 @@ func (a *Agent) changeSettings(ctx context.Context, change func(now *relay.Setti
 	ctx, cancel := context.WithTimeout(ctx, settingsLimit)
 	defer cancel()
 	if !a.group.Leader().Ready {
-		return nil, api.Unavailable("leader_moved", "leadership has moved", "ask again")
+		return nil, errLeaderMoved()
 	}
 	if err := a.journal.WaitThrough(ctx, a.group.Chosen()); err != nil {
 		return nil, err
@@ -268,7 +268,7 @@ func (a *Agent) proposeChange(ctx context.Context, c entry.Change) (paxos.Instan
 	}
 	done := make(chan outcome, 1)
 	if err := a.group.Propose(v.Encode(), func(i paxos.Instance, err error) { done <- outcome{i, err} }); err != nil {
-		return 0, api.Unavailable("leader_moved", "leadership has moved: "+err.Error(), "ask again")
+		return 0, errLeaderMoved().Because(err)
 	}
 	var o outcome
 	select {

@@ -17,6 +17,7 @@ type snapshot struct {
 	view     cluster.View
 	seen     observation
 	applied  paxos.Instance
+	lag      time.Duration // how old what the server has executed is; see applied.lag
 	counted  paxos.Instance
 	problems []cluster.Problem
 	unproved bool // the server's data are new, and not proved yet
@@ -28,7 +29,7 @@ type snapshot struct {
 // publish makes the snapshot of this turn visible, and signals a change that
 // others should know of.
 func (l *loop) publish() {
-	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied.through, counted: l.counted, problems: l.problems, unproved: l.restored, followed: l.followed, data: l.data, fresh: l.fresh}
+	s := &snapshot{view: l.view, seen: l.seen, applied: l.applied.through, lag: l.applied.lag(l.now), counted: l.counted, problems: l.problems, unproved: l.restored, followed: l.followed, data: l.data, fresh: l.fresh}
 	old := l.last.Swap(s)
 	if old == nil || old.news() != s.news() || !reflect.DeepEqual(old.problems, s.problems) {
 		select {
@@ -142,6 +143,9 @@ func (a *Agent) member() api.MemberStatus {
 		m.Engine.GTIDExecuted = s.seen.Executed.String()
 	}
 	m.Log = api.Log{First: a.group.First(), Chosen: a.group.Chosen(), Applied: s.applied, Bytes: a.logBytes(), Held: paxos.Instance(a.retention.held.Load())}
+	if m.Engine.GTIDExecuted != "" && a.arriving(s) {
+		m.Log.Applied = max(m.Log.Applied, a.journal.Held(s.seen.Executed)) // what it had to execute first is known in one step only
+	}
 	if ids := a.retention.holders.Load(); ids != nil {
 		m.Log.HeldBy = *ids
 	}

@@ -154,13 +154,15 @@ type Engine struct {
 	PID    int    `json:"pid,omitempty"`
 }
 
-// Flow is how a master holds up commits so that the best follower keeps up: see the
-// setting flow.max_lag.
+// Flow is how a master holds up commits so that the best follower keeps up, and so that a
+// member with new data catches up: see the setting flow.max_lag.
 type Flow struct {
 	// Lag is how far the best follower that could be the next master is behind.
 	Lag Seconds `json:"lag_seconds"`
 	// Rate is what the master takes in at most, in bytes per second; 0 is no limit.
 	Rate int64 `json:"rate"`
+	// For is the member with new data that the rate is for; 0 is the best follower.
+	For paxos.NodeID `json:"for,omitempty"`
 	// Waited is how long values of the log were held up, since the node's start.
 	Waited Seconds `json:"waited_seconds"`
 }

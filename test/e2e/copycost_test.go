@@ -20,6 +20,7 @@ type stopwatch struct {
 	mu   sync.Mutex
 	took []time.Duration
 	wg   sync.WaitGroup
+	stop func() // ends the writers
 }
 
 func startStopwatch(t *testing.T, c *drill.Cluster, master *drill.Node, writers int) *stopwatch {
@@ -44,7 +45,8 @@ func startStopwatch(t *testing.T, c *drill.Cluster, master *drill.Node, writers 
 			}
 		})
 	}
-	t.Cleanup(func() { cancel(); s.wg.Wait() })
+	s.stop = func() { cancel(); s.wg.Wait() }
+	t.Cleanup(s.stop)
 	return s
 }
 

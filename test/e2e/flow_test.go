@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
@@ -86,4 +87,62 @@ func slow(pids []int, end <-chan struct{}) {
 		case <-time.After(25 * time.Millisecond):
 		}
 	}
+}
+
+// TestFlowLetsANewNodeCatchUp: a node joins under a load that never lulls, more than its
+// server can execute. It gets its data, they are compared, and it gets its vote; all that
+// while commits go on.
+func TestFlowLetsANewNodeCatchUp(t *testing.T) {
+	onlyLong(t)
+	c := start(t, drill.Options{Nodes: 1})
+	w := load(t, c)
+	first := c.Nodes[0]
+	watch := startStopwatch(t, c, first, 64)
+	if err := w.WaitAck(limit(t, time.Minute), time.Now().Add(20*time.Second)); err != nil { // there is a log to execute
+		t.Fatal(err)
+	}
+	token, err := c.Run(limit(t, time.Minute), "token", "create")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Add(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, before := watch.lap()
+	began := time.Now()
+	if err := n.Join(token); err != nil {
+		t.Fatal(err)
+	}
+	ctx, waited, behind := limit(t, 8*time.Minute), false, uint64(0)
+	err = drill.Eventually(ctx, func() error {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range st.Members {
+			if m.Flow != nil && m.Flow.For == 2 {
+				waited = true
+			}
+			if m.ID == 2 {
+				behind = max(behind, m.LagTransactions)
+				if m.Role == "voter" && m.State == api.StateFollower {
+					return nil
+				}
+				return fmt.Errorf("node 2 is %s %s, %d transactions behind: %+v", m.Role, m.State, m.LagTransactions, m.Problems)
+			}
+		}
+		return fmt.Errorf("node 2 is not known")
+	})
+	_, p99, during := watch.lap()
+	t.Logf("%d commits in 20s before; joined after %v: %d commits meanwhile, p99 %v, at most %d transactions behind; held up for it: %v; longest pause %v",
+		before, time.Since(began).Round(time.Second), during, p99, behind, waited, w.Pause(began))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, n.LogTail())
+	}
+	if err := w.WaitAck(ctx, time.Now()); err != nil {
+		t.Error(err)
+	}
+	watch.stop()
+	judge(t, c, w)
 }
