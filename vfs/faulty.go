@@ -17,6 +17,7 @@ const (
 	OpSync
 	OpPreallocate
 	OpTruncate
+	OpDropCache // cannot fail
 )
 
 // Op is an operation about to happen.
@@ -153,6 +154,11 @@ func (f *faultyFile) Preallocate(size int64) error {
 		return pathError("preallocate", f.name, err)
 	}
 	return f.File.Preallocate(size)
+}
+
+func (f *faultyFile) DropCache() {
+	f.y.Inject(Op{Kind: OpDropCache, Name: f.name})
+	f.File.DropCache()
 }
 
 func (f *faultyFile) Truncate(size int64) error {

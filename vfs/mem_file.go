@@ -91,6 +91,9 @@ func (f *memFile) grow(op string, size int64) error {
 	return nil
 }
 
+// DropCache does nothing: there is no other place than memory.
+func (f *memFile) DropCache() {}
+
 func (f *memFile) Preallocate(size int64) error { return f.resize("preallocate", size, false) }
 
 func (f *memFile) Truncate(size int64) error { return f.resize("truncate", size, true) }

@@ -60,6 +60,11 @@ func after(pieces [][]byte, n int) [][]byte {
 	return pieces
 }
 
+// DropCache implements File with posix_fadvise(2).
+func (f *osFile) DropCache() {
+	_ = unix.Fadvise(int(f.f.Fd()), 0, 0, unix.FADV_DONTNEED) // advice that was not taken costs memory only
+}
+
 // Preallocate implements File with fallocate, or by setting the size where the
 // file system cannot do that.
 func (f *osFile) Preallocate(size int64) error {

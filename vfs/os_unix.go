@@ -5,6 +5,9 @@ package vfs
 // Sync implements File.
 func (f *osFile) Sync() error { return f.f.Sync() }
 
+// DropCache does nothing here.
+func (f *osFile) DropCache() {}
+
 // WritePiecesAt implements File with one write for each piece.
 func (f *osFile) WritePiecesAt(pieces [][]byte, off int64) (int, error) {
 	written := 0

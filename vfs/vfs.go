@@ -77,6 +77,10 @@ type File interface {
 	Preallocate(size int64) error
 	// Truncate sets the size; new bytes read as zero.
 	Truncate(size int64) error
+	// DropCache says that what is durable of the file will hardly be read soon, so the
+	// system need not keep it in memory. It is advice: nothing that can be read changes,
+	// and it cannot fail.
+	DropCache()
 	// Size returns the size in bytes.
 	Size() (int64, error)
 }

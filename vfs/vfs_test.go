@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -309,6 +310,33 @@ func TestPiecesAreOneWrite(t *testing.T) {
 		if got := read(t, fsys, path); got != "\x00\x00\x00"+want {
 			t.Errorf("%s: the file has %d bytes, want %d, or they differ", name, len(got), len(want)+3)
 		}
+	}
+}
+
+// TestDroppingTheCacheChangesNothing: neither what is durable nor what is not yet.
+func TestDroppingTheCacheChangesNothing(t *testing.T) {
+	dropped := ""
+	inject := func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpDropCache {
+			dropped += op.Name
+		}
+		return vfs.Fault{}
+	}
+	for name, fsys := range map[string]vfs.FS{"os": vfs.OS{}, "mem": vfs.NewMem(), "faulty": &vfs.Faulty{FS: vfs.NewMem(), Inject: inject}} {
+		path := filepath.Join(t.TempDir(), "f")
+		must(t, fsys.MkdirAll(filepath.Dir(path)))
+		f := create(t, fsys, path)
+		write(t, f, 0, strings.Repeat("a", 10000))
+		must(t, f.Sync())
+		write(t, f, 10000, "b")
+		f.DropCache()
+		if got := read(t, fsys, path); got != strings.Repeat("a", 10000)+"b" {
+			t.Errorf("%s: the content changed, or its length %d", name, len(got))
+		}
+		if name == "faulty" && dropped != path {
+			t.Errorf("dropped %q, want %q", dropped, path)
+		}
+		must(t, f.Close())
 	}
 }
 

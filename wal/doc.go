@@ -11,6 +11,9 @@
 // and one fdatasync (one of each per segment when a batch reaches into another
 // segment). Append, Read and one Sync may run at the same time.
 //
+// A log that writes much does not fill the machine's memory: the system is told to forget
+// older segments, unless somebody reads there.
+//
 // Invariants:
 //
 //   - After a Sync succeeded, all that was appended before it is there after any

@@ -61,6 +61,7 @@ type Log struct {
 	// taken before mu.
 	syncMu sync.Mutex
 	prep   preparer
+	cache  pageCache
 	work   []*batch // of the Sync that runs
 
 	mu         sync.RWMutex // guards what follows

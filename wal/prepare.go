@@ -137,6 +137,7 @@ func (l *Log) position() int64 {
 // startPreparing starts the goroutine that prepares and removes segments;
 // stopPreparing ends it.
 func (l *Log) startPreparing() {
+	l.cache.judged = l.active().number - 1 // what Open has read is the system's to keep
 	if l.opt.Inline {
 		return
 	}
@@ -160,6 +161,7 @@ func (l *Log) startPreparing() {
 				}
 			}
 			l.reap()
+			l.giveUp()
 		}
 	}()
 }

@@ -52,6 +52,7 @@ func (l *Log) find(group Group, index uint64) (*segment, place, []byte, error) {
 			return nil, at, p, nil
 		}
 	}
+	l.cache.noteRead(seg.number, l.active().number)
 	seg.users.Add(1)
 	return seg, at, nil, nil
 }
