@@ -136,22 +136,16 @@ func Control(ctx context.Context, dir string, kinds []LoadKind, lasting time.Dur
 	if err != nil {
 		return nil, err
 	}
-	var loads []Load
-	for _, k := range kinds {
-		l, err := k.Start(ctx, Site{Target: p, Rec: rec, Dir: dir})
-		if err != nil {
-			return nil, fmt.Errorf("start workload %s: %w", k.Name, err)
-		}
-		loads = append(loads, l)
-		defer l.Stop()
+	loads, err := startLoads(ctx, kinds, Site{Target: p, Rec: rec, Dir: dir})
+	if err != nil {
+		return nil, err
 	}
+	defer stopLoads(loads)
 	wait(ctx, lasting)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	for _, l := range loads {
-		l.Stop()
-	}
+	stopLoads(loads)
 	for i, l := range loads {
 		f, jerr := l.Judge(ctx)
 		if jerr != nil {

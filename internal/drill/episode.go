@@ -192,9 +192,7 @@ func (r *run) judge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, judgeLimit)
 	defer cancel()
 	r.say("judging")
-	for _, l := range r.loads {
-		l.Stop()
-	}
+	stopLoads(r.loads)
 	if err := r.c.WaitHealthy(ctx); err != nil {
 		r.broken("after the load: %v", err)
 		return nil

@@ -104,6 +104,27 @@ func FindLoads(names []string) ([]LoadKind, error) {
 	return out, nil
 }
 
+// startLoads starts loads of these kinds. After an error none runs.
+func startLoads(ctx context.Context, kinds []LoadKind, s Site) ([]Load, error) {
+	var loads []Load
+	for _, k := range kinds {
+		l, err := k.Start(ctx, s)
+		if err != nil {
+			stopLoads(loads)
+			return nil, fmt.Errorf("start workload %s: %w", k.Name, err)
+		}
+		loads = append(loads, l)
+	}
+	return loads, nil
+}
+
+// stopLoads ends the clients of all loads and waits for them. It may be called again.
+func stopLoads(loads []Load) {
+	for _, l := range loads {
+		l.Stop()
+	}
+}
+
 // prepare runs statements, each again and again until it succeeds or startLimit has
 // passed. They must bear being repeated.
 func prepare(ctx context.Context, t Target, statements ...string) error {

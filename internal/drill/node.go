@@ -227,9 +227,6 @@ func (n *Node) ResumeServer() error {
 // what a machine's init system does, and no more.
 func (n *Node) Heal() error {
 	n.mendDisk()
-	if n.disk != nil {
-		n.disk.Mend()
-	}
 	if !n.Running() {
 		return n.Start()
 	}

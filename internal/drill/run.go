@@ -146,26 +146,33 @@ func (r *run) do(ctx context.Context) (err error) {
 	ctx = context.WithoutCancel(ctx)
 	r.watch = startWatch(ctx, r.c, r.rec.Now)
 	defer r.watch.Stop()
-	site := Site{Target: r.c, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate), Large: r.plan.Large,
-		StaleReads: slices.ContainsFunc(r.plan.Kinds, func(k Kind) bool { return k.Beyond != "" })}
-	for _, k := range r.plan.Loads {
-		l, err := k.Start(ctx, site)
-		if err != nil {
-			return fmt.Errorf("start workload %s: %w", k.Name, err)
-		}
-		r.loads = append(r.loads, l)
-		defer l.Stop()
-	}
-	if err := r.waitAck(ctx, serveLimit); err != nil {
-		return fmt.Errorf("start workloads: %w", err)
+	defer func() { stopLoads(r.loads) }()
+	if err := r.putLoads(ctx, r.c); err != nil {
+		return err
 	}
 	well := r.attack(ctx)
 	r.end = r.rec.Now()
 	r.verdict.Interrupted = r.interrupted()
-	if well {
-		return r.judge(ctx)
+	if err := r.hearAlarms(); err != nil || !well {
+		r.keepEvidence(ctx)
+		return err
 	}
-	r.keepEvidence(ctx)
+	return r.judge(ctx)
+}
+
+// putLoads puts the load on a target and waits until it serves. The caller must stop
+// the loads, also after an error.
+func (r *run) putLoads(ctx context.Context, on Target) (err error) {
+	r.loads, err = startLoads(ctx, r.plan.Loads, Site{
+		Target: on, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate), Large: r.plan.Large,
+		StaleReads: slices.ContainsFunc(r.plan.Kinds, func(k Kind) bool { return k.Beyond != "" }),
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.waitAck(ctx, serveLimit); err != nil {
+		return fmt.Errorf("start workloads: %w", err)
+	}
 	return nil
 }
 

@@ -34,6 +34,7 @@ func RunStage(ctx context.Context, p Plan, s *Stage) (*Verdict, error) {
 	if p.Faults == 0 && p.For == 0 {
 		p.Faults = DefaultRun
 	}
+	p.Kinds = nil
 	v := &Verdict{Seed: p.Seed, Command: p.Command, Began: time.Now(), Nodes: len(s.Nodes), Networks: true}
 	r := &stageRun{run: run{plan: p, verdict: v}, stage: s, dice: rand.New(rand.NewPCG(p.Seed, 0x57a6e))}
 	if err := os.MkdirAll(p.Out, 0o755); err != nil {
@@ -57,17 +58,9 @@ func (r *stageRun) do(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.rec.Close()) }()
 	r.start, r.interrupt = time.Now(), ctx.Done()
 	ctx = context.WithoutCancel(ctx)
-	site := Site{Target: r.stage, Rec: r.rec, Dir: r.plan.Out, Pace: newPacer(r.plan.Rate), Large: r.plan.Large}
-	for _, k := range r.plan.Loads {
-		l, err := k.Start(ctx, site)
-		if err != nil {
-			return fmt.Errorf("start workload %s: %w", k.Name, err)
-		}
-		r.loads = append(r.loads, l)
-		defer l.Stop()
-	}
-	if err := r.waitAck(ctx, serveLimit); err != nil {
-		return fmt.Errorf("start workloads: %w", err)
+	defer func() { stopLoads(r.loads) }()
+	if err := r.putLoads(ctx, r.stage); err != nil {
+		return err
 	}
 	well := true
 	for n := 0; well && err == nil && !r.done(n); n++ {
@@ -186,9 +179,7 @@ func (r *stageRun) judge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, judgeLimit)
 	defer cancel()
 	r.say("judging")
-	for _, l := range r.loads {
-		l.Stop()
-	}
+	stopLoads(r.loads)
 	if err := r.stage.caughtUp(ctx); err != nil {
 		r.broken("after the load: %v", err)
 		return nil
