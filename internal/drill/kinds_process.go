@@ -141,7 +141,7 @@ func crawl(dice *rand.Rand) Fault {
 			short, cancel := context.WithTimeout(ctx, takeoverLimit)
 			defer cancel()
 			_ = Eventually(short, func() error { return c.MasterBesides(short, m) }) // overlapping faults may prevent it
-			wait(ctx, time.Duration(300+dice.IntN(1200))*time.Millisecond)
+			wait(ctx, time.Duration(500+dice.IntN(2000))*time.Millisecond)           // clients see it, and use old connections
 			for range 200 {
 				if err := m.pulse(ctx, time.Duration(2+dice.IntN(10))*time.Millisecond, time.Duration(30+dice.IntN(470))*time.Microsecond); err != nil {
 					return err

@@ -14,8 +14,8 @@ const (
 	setPace        = 12 * time.Millisecond
 	registersEra   = 8 * time.Second
 	registersPause = 90 * time.Millisecond
-	registersPorts = 5 // clients per port
-	registersIdle  = 8 // and those that are idle most of the time
+	registersPorts = 5  // clients per port
+	registersIdle  = 10 // and those that are idle
 )
 
 // startSet starts the Workload as one of several loads.
@@ -100,7 +100,7 @@ type registersLoad struct{ *Registers }
 // Judge looks for an order of all operations.
 func (l registersLoad) Judge(context.Context) (Finding, error) {
 	n, unknown := l.Counts()
-	f := Finding{Load: "registers", Acked: n - unknown, Facts: fmt.Sprintf("%d operations, %d of them of unknown outcome", n, unknown)}
+	f := Finding{Load: "registers", Acked: n - unknown, Facts: fmt.Sprintf("%d operations, %d of them of unknown outcome; %d reads sent on connections from before a takeover", n, unknown, l.surprises)}
 	err := l.Verify()
 	switch {
 	case errors.Is(err, errHistoryTooLong):

@@ -19,17 +19,11 @@ import (
 
 // The registers of a Registers load.
 const (
-	registers      = 6 // rows
-	clientsPerPort = 10
-	registerLimit  = 6 * time.Second // of one operation; what takes longer has an unknown outcome
-	// registerPause is the longest time between two operations of a client. Most
-	// clients must be idle at any moment: the command that finds an old answer is
-	// the one that is sent after its master was deposed.
-	registerPause = 60 * time.Millisecond
-	// idlePause is that of clients that are there for this alone: a connection that is
-	// not used until its master was deposed, and then at once.
-	idlePause       = 4 * time.Second
-	linearizeLimit  = 90 * time.Second // of the judgement
+	registers       = 6 // rows
+	clientsPerPort  = 10
+	registerLimit   = 6 * time.Second       // of one operation; what takes longer has an unknown outcome
+	registerPause   = 60 * time.Millisecond // longest between two operations of a client
+	linearizeLimit  = 90 * time.Second      // of the judgement
 	registersSchema = "registers"
 )
 
@@ -46,14 +40,23 @@ type Registers struct {
 	pause      time.Duration // longest time between two operations of a client
 	turns      *pacer        // with the clients of other loads; nil: none
 	staleReads bool          // old answers are no broken promise
-	idlers     int           // clients per port that are idle most of the time
+	idlers     int           // clients per port that wait for its master to be deposed
 	begun      time.Time
 	next       atomic.Int64 // every value is written once
 
 	mu      sync.Mutex
 	history []porcupine.Operation
-	pending int   // writes of unknown outcome
-	acked   int64 // when the newest acknowledged write began
+	pending int              // writes of unknown outcome
+	acked   ackedWrite       // the newest
+	heard   map[string]int64 // when each port answered last
+	// surprises counts reads that were sent on connections from before a takeover.
+	surprises int
+}
+
+// ackedWrite is a write that was acknowledged.
+type ackedWrite struct {
+	key   int
+	began int64
 }
 
 // registerOp is one operation on one register.
@@ -74,16 +77,20 @@ func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Register
 	if err != nil {
 		return nil, err
 	}
-	r.crew, r.begun = newCrew(ctx), time.Now()
+	r.crew, r.begun, r.heard = newCrew(ctx), time.Now(), map[string]int64{}
+	site := Site{Target: r.target, Rec: r.rec, Pace: r.turns}
 	id := 0
 	for _, p := range r.target.Ports() {
 		for i := range clients + r.idlers {
-			me, pause := id, r.pause
+			me := id
 			id++
-			if i >= clients {
-				pause = idlePause
+			one := func(conn *sql.Conn) error { return r.one(conn, p.RW, me, r.draw()) }
+			if i < clients {
+				err = r.client(site, p.RW, registersSchema, r.pause, one)
+			} else {
+				err = r.idler(site, p.RW, me)
 			}
-			if err := r.client(Site{Target: r.target, Rec: r.rec, Pace: r.turns}, p.RW, registersSchema, pause, func(conn *sql.Conn) error { return r.one(conn, me) }); err != nil {
+			if err != nil {
 				r.Stop()
 				return nil, err
 			}
@@ -92,17 +99,24 @@ func startRegistersOf(ctx context.Context, r *Registers, clients int) (*Register
 	return r, nil
 }
 
-// one does one operation and records it. An error means that the connection is
-// no good any more.
-func (r *Registers) one(conn *sql.Conn, client int) error {
-	op := registerOp{key: r.base() + rand.IntN(registers), write: rand.IntN(3) == 0} // two thirds are reads
+// draw chooses an operation; two thirds are reads.
+func (r *Registers) draw() registerOp {
+	op := registerOp{key: r.base() + rand.IntN(registers), write: rand.IntN(3) == 0}
+	if op.write {
+		op.value = r.next.Add(1)
+	}
+	return op
+}
+
+// one does one operation through a port and records it. An error means that the
+// connection is no good any more.
+func (r *Registers) one(conn *sql.Conn, port string, client int, op registerOp) error {
 	ctx, cancel := context.WithTimeout(context.Background(), registerLimit)
 	defer cancel()
 	call := r.now()
 	var got int64
 	var err error
 	if op.write {
-		op.value = r.next.Add(1)
 		_, err = conn.ExecContext(ctx, fmt.Sprintf("INSERT INTO r VALUES (%d, %d) ON DUPLICATE KEY UPDATE v = %d", op.key, op.value, op.value))
 	} else {
 		err = conn.QueryRowContext(ctx, fmt.Sprintf("SELECT v FROM r WHERE k = %d", op.key)).Scan(&got)
@@ -114,6 +128,9 @@ func (r *Registers) one(conn *sql.Conn, client int) error {
 	r.tell(op, call, end, got, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err == nil {
+		r.heard[port] = max(r.heard[port], end)
+	}
 	switch {
 	case err != nil && (!op.write || classify(err) == Refused):
 		return err // it has no effect and told nothing
@@ -121,8 +138,8 @@ func (r *Registers) one(conn *sql.Conn, client int) error {
 		end = math.MaxInt64 // it may take effect at any time, or never
 		r.pending++
 		client = 1000 + len(r.history) // its client goes on to other operations
-	case op.write:
-		r.acked = max(r.acked, call)
+	case op.write && call >= r.acked.began:
+		r.acked = ackedWrite{op.key, call}
 	}
 	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: op, Call: call, Output: got, Return: end})
 	return err
@@ -194,7 +211,7 @@ func (r *Registers) waitAck(ctx context.Context) error {
 	return Eventually(ctx, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.acked < since {
+		if r.acked.began < since {
 			return errors.New("no write was acknowledged")
 		}
 		return nil
