@@ -40,10 +40,15 @@ func startDDL(ctx context.Context, s Site) (Load, error) {
 	return d, d.client(s, s.Target.Ports()[0].RW, ddlSchema, ddlPause, d.storm)
 }
 
+// madeAt is the step that makes the table of a round.
+const madeAt = 1
+
 // steps are the statements of a round.
 func (d *ddl) steps(n int) []string {
 	t, u, other := fmt.Sprintf("t%d", n), fmt.Sprintf("'storm%d'@'%%'", n), fmt.Sprintf("%s%d", ddlSchema, n)
 	return []string{
+		// It changes nothing. A member that repeats it later drops the table that comes now.
+		"DROP TABLE IF EXISTS " + t,
 		"CREATE TABLE " + t + " (id INT AUTO_INCREMENT PRIMARY KEY, a INT, b VARCHAR(40) DEFAULT 'x')",
 		"INSERT INTO " + t + " (a) VALUES (1), (2), (3)",
 		"CREATE USER " + u + " IDENTIFIED BY 'storm'",
@@ -96,7 +101,7 @@ func (d *ddl) storm(conn *sql.Conn) error {
 		o, err := d.statement(conn, q)
 		d.mu.Lock()
 		switch {
-		case o == Acknowledged && i == 0:
+		case o == Acknowledged && i == madeAt:
 			d.kept = append(d.kept, table)
 		case i == len(steps)-1 && d.round%2 == 0 && len(d.kept) > 0 && d.kept[len(d.kept)-1] == table && o != Refused:
 			d.kept = d.kept[:len(d.kept)-1] // the DROP TABLE was sent

@@ -79,8 +79,8 @@ func TestKindsAreChosenByNameAndFamily(t *testing.T) {
 		t.Errorf("on loopback there are %d kinds of %d: %v", len(loopback), len(all), err)
 	}
 	some, err := FindKinds([]string{"orderly", "kill-all"}, lab)
-	if err != nil || len(some) != 3 {
-		t.Errorf("a family of two and a name give %d kinds: %v", len(some), err)
+	if err != nil || len(some) != 4 {
+		t.Errorf("a family of three and a name give %d kinds: %v", len(some), err)
 	}
 	for _, names := range [][]string{{"cut-master"}, {"partition"}, {"earthquake"}} {
 		if _, err := FindKinds(names, Options{Nodes: 3}); err == nil {

@@ -55,9 +55,9 @@ func loseData(name string, at aim) func(*rand.Rand) Fault {
 // crowdSize is the most connections that a crowd opens.
 const crowdSize = 400
 
-// crowdConnections is the size of the servers' connection tables where there are crowds:
-// more than the drill's own clients need.
-const crowdConnections = 150
+// crowdConnections is the size of the servers' connection tables where there are crowds,
+// for each node: more than the drill's own clients need, which are as many on each port.
+const crowdConnections = 50
 
 // crowd connects to the master until its server takes nobody any more, and stays. By
 // chance the master is killed then, while its table is full.
@@ -123,7 +123,7 @@ func init() {
 		Kind{
 			Name: "crowd", Family: "crowd", Weight: 6, Hold: seconds(1, 5), Make: crowd,
 			Prepare: func(o *Options) {
-				o.Extra = fmt.Sprintf("max_connections = %d\n", crowdConnections) + o.Extra
+				o.Extra = fmt.Sprintf("max_connections = %d\n", crowdConnections*o.Nodes) + o.Extra
 			},
 		},
 	)

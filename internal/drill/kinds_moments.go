@@ -19,6 +19,7 @@ func init() {
 		Kind{Name: "kill-new-master", Family: "kill", Weight: 10, Hold: brief, Make: killNewMaster},
 		Kind{Name: "kill-while-starting", Family: "kill", Weight: 10, Hold: brief, Make: killWhileStarting},
 		Kind{Name: "kill-while-rejoining", Family: "kill", Weight: 8, Hold: brief, Make: killWhileRejoining},
+		Kind{Name: "stop-while-starting", Family: "orderly", Weight: 5, Hold: brief, Make: stopWhileStarting},
 		Kind{Name: "kill-in-switchover", Family: "kill", Weight: 8, Hold: brief, Make: killInSwitchover},
 	)
 }
@@ -64,6 +65,29 @@ func killWhileStarting(dice *rand.Rand) Fault {
 			return m.KillAll()
 		},
 		Mend: func(_ context.Context, _ *Cluster, m *Node) error { return m.Heal() },
+	}
+}
+
+// stopWhileStarting kills a node, and asks it to stop while it starts. It must end in time.
+func stopWhileStarting(dice *rand.Rand) Fault {
+	var hit *Node
+	return Fault{
+		Name: "kill a node, and stop it orderly while it starts", Outage: true,
+		Break: func(ctx context.Context, c *Cluster, _ *Node) error {
+			hit = shuffled(c, nil, dice)[0]
+			if err := hit.KillAll(); err != nil {
+				return err
+			}
+			if err := hit.Start(); err != nil {
+				return err
+			}
+			wait(ctx, time.Duration(dice.IntN(2500))*time.Millisecond)
+			if !hit.Running() { // its disk fails
+				return nil
+			}
+			return hit.Stop(ctx)
+		},
+		Mend: func(context.Context, *Cluster, *Node) error { return hit.Heal() },
 	}
 }
 
