@@ -40,8 +40,11 @@ const (
 	proveFailures = 3
 	// proveBackoff is how long after a round that failed the next one is asked for.
 	proveBackoff = 2 * time.Second
-	// giveWayAgain is how long after a switchover that failed the next one is tried.
+	// After a switchover that failed the next one to the same member is tried after
+	// giveWayAgain, then after twice as long each time, up to giveWayMost: clients wait
+	// while one is tried.
 	giveWayAgain = 10 * time.Second
+	giveWayMost  = 2 * time.Minute
 	// After so many copies in a row that differ, each further one waits: for
 	// refusedPause first, then twice as long each time, up to refusedMost.
 	refusedFree  = 2
@@ -201,6 +204,7 @@ func (p *proof) status(c *api.Copy) *api.Copy {
 
 // pursueProof has new data compared until ctx ends.
 func (a *Agent) pursueProof(ctx context.Context) {
+	var way manners
 	for pause := proveEvery; ; {
 		t := time.NewTimer(pause)
 		select {
@@ -211,12 +215,13 @@ func (a *Agent) pursueProof(ctx context.Context) {
 		}
 		pause = proveEvery
 		s := a.loop.last.Load()
+		if s == nil || !s.unproved || s.state() != api.StateMaster {
+			way = manners{}
+		}
 		switch {
 		case s == nil || !s.unproved:
 		case s.state() == api.StateMaster:
-			if a.giveWay(ctx, s) != nil {
-				pause = giveWayAgain
-			}
+			a.giveWay(ctx, s, &way)
 		case s.followed && s.view.Restore.Need == cluster.NeedNothing && !s.view.Restore.Ready:
 			more, err := a.proveStep(ctx, s.data)
 			a.proofWaits(err)
@@ -230,18 +235,38 @@ func (a *Agent) pursueProof(ctx context.Context) {
 	}
 }
 
+// manners say when a master with unproved data tries again to give way: not at once to a
+// member that it could not give way to, and at once to another one. They begin anew when it
+// is no master any more, or its data are proved.
+type manners struct {
+	to    paxos.NodeID
+	tries int
+	next  time.Time
+}
+
+func (m *manners) due(to paxos.NodeID, now time.Time) bool {
+	if to != m.to {
+		*m = manners{to: to}
+	}
+	return !now.Before(m.next)
+}
+
+func (m *manners) failed(now time.Time) {
+	m.next = now.Add(min(giveWayMost, giveWayAgain<<min(m.tries, 10)))
+	m.tries++
+}
+
 // giveWay lets a member take over whose data are proved, if there is one: then this
 // node's can be compared with it.
-func (a *Agent) giveWay(ctx context.Context, s *snapshot) error {
+func (a *Agent) giveWay(ctx context.Context, s *snapshot, m *manners) {
 	to := s.view.Proved()
-	if to == 0 || s.view.Switch != nil {
-		return nil
+	if to == 0 || s.view.Switch != nil || !m.due(to, time.Now()) {
+		return
 	}
-	err := a.loop.requestSwitchover(ctx, to, switchLimit)
-	if err != nil {
-		a.log.Info("mastership not given away", telemetry.KeyTo, uint64(to), telemetry.KeyError, err)
+	if err := a.loop.requestSwitchover(ctx, to, switchLimit); err != nil {
+		m.failed(time.Now())
+		a.log.Info("mastership not given away", telemetry.KeyTo, uint64(to), telemetry.KeyError, err, telemetry.KeyDuration, time.Until(m.next))
 	}
-	return err
 }
 
 // proofWaits tells why new data are not being compared; nil: they are.

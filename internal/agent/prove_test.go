@@ -58,6 +58,32 @@ func TestRefusedCopiesWait(t *testing.T) {
 	}
 }
 
+// A master with unproved data that cannot give way tries less and less often, but not for
+// ever longer; another member is asked at once, and the pause does not outlive its cause.
+func TestGivingWayHasManners(t *testing.T) {
+	var m manners
+	now := time.Now()
+	for n, want := range []time.Duration{giveWayAgain, 2 * giveWayAgain, 4 * giveWayAgain, 8 * giveWayAgain, giveWayMost, giveWayMost} {
+		if !m.due(2, now) {
+			t.Fatalf("try %d is not due", n+1)
+		}
+		if m.failed(now); m.due(2, now.Add(want-1)) || !m.due(2, now.Add(want)) {
+			t.Errorf("after try %d the next one is due after %v, want %v", n+1, m.next.Sub(now), want)
+		}
+		now = now.Add(want)
+	}
+	m.failed(now)
+	if !m.due(3, now) {
+		t.Error("another member waits for what the first one did")
+	}
+	for range 100 {
+		m.failed(now)
+	}
+	if got := m.next.Sub(now); got != giveWayMost {
+		t.Errorf("the pause is %v", got)
+	}
+}
+
 // A pass goes on behind a key, and with the next table if that one is gone.
 func TestPassGoesOn(t *testing.T) {
 	one := "1"

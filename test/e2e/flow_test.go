@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func TestFlowHoldsCommitsUp(t *testing.T) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		slow(pids, end)
+		slow(func() []int { return pids }, 25*time.Millisecond, 475*time.Millisecond, end)
 	}()
 	flow := func(want string, ok func(rate int64, waited time.Duration) bool) {
 		t.Helper()
@@ -65,33 +66,32 @@ func TestFlowHoldsCommitsUp(t *testing.T) {
 	judge(t, c, w)
 }
 
-// slow lets processes run for a twentieth of the time, until end is closed.
-func slow(pids []int, end <-chan struct{}) {
-	signal := func(s syscall.Signal) {
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, s) // one that is gone is started anew, and not slow
-		}
-	}
-	defer signal(syscall.SIGCONT)
+// slow lets processes run for a part of the time, until end is closed.
+func slow(pids func() []int, run, rest time.Duration, end <-chan struct{}) {
 	for {
+		now := pids()
+		signal := func(s syscall.Signal) {
+			for _, pid := range now {
+				_ = syscall.Kill(pid, s) // one that is gone is started anew
+			}
+		}
 		signal(syscall.SIGSTOP)
 		select {
 		case <-end:
-			return
-		case <-time.After(475 * time.Millisecond):
+		case <-time.After(rest):
 		}
 		signal(syscall.SIGCONT)
 		select {
 		case <-end:
 			return
-		case <-time.After(25 * time.Millisecond):
+		case <-time.After(run):
 		}
 	}
 }
 
 // TestFlowLetsANewNodeCatchUp: a node joins under a load that never lulls, more than its
-// server can execute. It gets its data, they are compared, and it gets its vote; all that
-// while commits go on.
+// server can execute, which runs for a part of the time only. It gets its data, they are
+// compared, and it gets its vote; all that while commits go on.
 func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 	onlyLong(t)
 	c := start(t, drill.Options{Nodes: 1})
@@ -114,6 +114,18 @@ func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 	if err := n.Join(token); err != nil {
 		t.Fatal(err)
 	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		slow(func() []int {
+			if pid, err := n.ServerPID(); err == nil {
+				return []int{pid}
+			}
+			return nil
+		}, 60*time.Millisecond, 90*time.Millisecond, end)
+	}()
+	full := sync.OnceFunc(func() { close(end); <-ended })
+	t.Cleanup(full)
 	ctx, waited, behind := limit(t, 8*time.Minute), false, uint64(0)
 	err = drill.Eventually(ctx, func() error {
 		st, err := c.Status(ctx)
@@ -144,5 +156,6 @@ func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 		t.Error(err)
 	}
 	watch.stop()
+	full()
 	judge(t, c, w)
 }
