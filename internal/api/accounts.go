@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
@@ -24,22 +23,8 @@ type RotateResult struct {
 
 const rotatePath = "/v1/accounts/rotate"
 
-func (s *Server) rotateAccounts(w http.ResponseWriter, r *http.Request) {
-	var req RotateRequest
-	err := readJSON(w, r, &req)
-	if err == nil && len(req.By) > maxBy {
-		err = BadRequest("bad_by", "the name of who asks is too long", "")
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("rotation of accounts asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyUser, req.By)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	res, err := s.o.Node.RotateAccounts(ctx, req)
-	s.answer(w, r, res, err)
-}
+func (r *RotateRequest) check() error { return checkBy(r.By) }
+func (r *RotateRequest) note() []any  { return []any{telemetry.KeyUser, r.By} }
 
 // RotateAccounts asks for new passwords of the agents' accounts on all members.
 func (c *Client) RotateAccounts(ctx context.Context, req RotateRequest) (RotateResult, error) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"regexp"
 
+	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -40,6 +41,8 @@ func (r *InitRequest) check() error {
 	}
 	return r.checkUser()
 }
+
+func (r *InitRequest) note() []any { return []any{telemetry.KeyCount, len(r.Members)} }
 
 func (r *InitRequest) checkUser() error {
 	switch {

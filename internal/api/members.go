@@ -33,6 +33,10 @@ func (r *AddRequest) check() error {
 	return nil
 }
 
+func (r *AddRequest) note() []any {
+	return []any{telemetry.KeyMember, uint64(r.ID), telemetry.KeyAddr, r.Peer}
+}
+
 // RemoveRequest removes a member.
 type RemoveRequest struct {
 	Member string `json:"member"` // name or id
@@ -40,10 +44,18 @@ type RemoveRequest struct {
 	Force bool `json:"force_lose_majority,omitempty"`
 }
 
+func (r *RemoveRequest) check() error { return named(r.Member) }
+func (r *RemoveRequest) note() []any  { return []any{telemetry.KeyName, r.Member} }
+
 // RoleRequest changes what a member with data does.
 type RoleRequest struct {
 	Member string `json:"member"` // name or id
 	Role   string `json:"role"`   // voter or learner
+}
+
+func (r *RoleRequest) check() error { return named(r.Member) }
+func (r *RoleRequest) note() []any {
+	return []any{telemetry.KeyName, r.Member, telemetry.KeyState, r.Role}
 }
 
 // Member is a member as the log names it.
@@ -60,63 +72,12 @@ type MembersResult struct {
 	Members []Member `json:"members"`
 }
 
-func (s *Server) addMember(w http.ResponseWriter, r *http.Request) {
-	var req AddRequest
-	err := readJSON(w, r, &req)
-	if err == nil {
-		err = req.check()
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("member add asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyMember, uint64(req.ID), telemetry.KeyAddr, req.Peer)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	res, err := s.o.Node.AddMember(ctx, req)
-	s.answer(w, r, res, err)
-}
-
 // named refuses a request that names no member.
 func named(member string) error {
 	if member == "" {
 		return BadRequest("bad_member", "no member is named", "phxsql member list shows them")
 	}
 	return nil
-}
-
-func (s *Server) removeMember(w http.ResponseWriter, r *http.Request) {
-	var req RemoveRequest
-	err := readJSON(w, r, &req)
-	if err == nil {
-		err = named(req.Member)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("member remove asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyName, req.Member)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	res, err := s.o.Node.RemoveMember(ctx, req.Member, req.Force)
-	s.answer(w, r, res, err)
-}
-
-func (s *Server) changeRole(w http.ResponseWriter, r *http.Request) {
-	var req RoleRequest
-	err := readJSON(w, r, &req)
-	if err == nil {
-		err = named(req.Member)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("member role asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyName, req.Member, telemetry.KeyState, req.Role)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	res, err := s.o.Node.ChangeRole(ctx, req.Member, req.Role)
-	s.answer(w, r, res, err)
 }
 
 // ChangeRole makes a learner a voter, or a voter a learner.
@@ -146,6 +107,9 @@ type TokenRequest struct {
 	Lifetime Seconds `json:"lifetime_seconds"`
 }
 
+func (r *TokenRequest) check() error { return nil }
+func (r *TokenRequest) note() []any  { return nil }
+
 // TokenResult is a token. It is kept nowhere in this form.
 type TokenResult struct {
 	Token   string    `json:"token"`
@@ -165,17 +129,6 @@ type RedeemResult struct {
 const rolePath = "/v1/members/role"
 
 const joinPath = "/v1/join"
-
-func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
-	var req TokenRequest
-	if err := readJSON(w, r, &req); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("token asked", telemetry.KeyClient, r.RemoteAddr)
-	res, err := s.o.Node.CreateToken(r.Context(), req)
-	s.answer(w, r, res, err)
-}
 
 // redeem is open to those who have no certificate yet: the token is what they prove.
 func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/phxsql/phxsql/internal/telemetry"
 )
@@ -19,22 +18,8 @@ type RestartResult struct {
 
 const restartPath = "/v1/members/restart"
 
-func (s *Server) restartMember(w http.ResponseWriter, r *http.Request) {
-	var req RestartRequest
-	err := readJSON(w, r, &req)
-	if err == nil {
-		err = named(req.Member)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("member restart asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyName, req.Member)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	err = s.o.Node.RestartMember(ctx, req.Member)
-	s.answer(w, r, RestartResult(req), err)
-}
+func (r *RestartRequest) check() error { return named(r.Member) }
+func (r *RestartRequest) note() []any  { return []any{telemetry.KeyName, r.Member} }
 
 // RestartMember has a member stop in good order and start again.
 func (c *Client) RestartMember(ctx context.Context, who string) error {

@@ -77,17 +77,28 @@ func (s *Server) routes() {
 	member("GET", "/v1/why", s.why)
 	member("POST", "/v1/audit", s.auditNow)
 	member("GET", "/v1/log", s.logDump)
-	member("POST", "/v1/init", s.init)
-	member("POST", "/v1/switchover", s.switchover)
+	n := s.o.Node
+	member("POST", "/v1/init", post(s, "init asked", initTimeout, n.Init))
+	member("POST", "/v1/switchover", post(s, "switchover asked", switchTimeout, func(ctx context.Context, r SwitchoverRequest) (SwitchoverResult, error) {
+		start := time.Now()
+		err := n.Switchover(ctx, r.To)
+		return SwitchoverResult{Took: Seconds(time.Since(start))}, err
+	}))
 	member("POST", copyPath, s.copyStream)
-	member("POST", "/v1/members/add", s.addMember)
-	member("POST", "/v1/members/remove", s.removeMember)
-	member("POST", rolePath, s.changeRole)
-	member("POST", "/v1/tokens", s.createToken)
+	member("POST", "/v1/members/add", post(s, "member add asked", switchTimeout, n.AddMember))
+	member("POST", "/v1/members/remove", post(s, "member remove asked", switchTimeout, func(ctx context.Context, r RemoveRequest) (MembersResult, error) {
+		return n.RemoveMember(ctx, r.Member, r.Force)
+	}))
+	member("POST", rolePath, post(s, "member role asked", switchTimeout, func(ctx context.Context, r RoleRequest) (MembersResult, error) {
+		return n.ChangeRole(ctx, r.Member, r.Role)
+	}))
+	member("POST", "/v1/tokens", post(s, "token asked", statusTimeout, n.CreateToken))
 	open("POST", joinPath, s.redeem)
 	s.settingsRoutes(member)
-	member("POST", restartPath, s.restartMember)
-	member("POST", rotatePath, s.rotateAccounts)
+	member("POST", restartPath, post(s, "member restart asked", switchTimeout, func(ctx context.Context, r RestartRequest) (RestartResult, error) {
+		return RestartResult(r), n.RestartMember(ctx, r.Member)
+	}))
+	member("POST", rotatePath, post(s, "rotation of accounts asked", switchTimeout, n.RotateAccounts))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := allow[r.URL.Path]; ok {
 			w.Header().Set("Allow", m)
@@ -174,37 +185,6 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		code = http.StatusServiceUnavailable
 	}
 	writeJSON(w, code, h)
-}
-
-func (s *Server) init(w http.ResponseWriter, r *http.Request) {
-	var req InitRequest
-	if err := readJSON(w, r, &req); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	if err := req.check(); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("init asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyCount, len(req.Members))
-	ctx, cancel := context.WithTimeout(r.Context(), initTimeout)
-	defer cancel()
-	res, err := s.o.Node.Init(ctx, req)
-	s.answer(w, r, res, err)
-}
-
-func (s *Server) switchover(w http.ResponseWriter, r *http.Request) {
-	var req SwitchoverRequest
-	if err := readJSON(w, r, &req); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	s.log.Info("switchover asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyTo, req.To)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	start := time.Now()
-	err := s.o.Node.Switchover(ctx, req.To)
-	s.answer(w, r, SwitchoverResult{Took: Seconds(time.Since(start))}, err)
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error) {

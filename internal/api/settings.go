@@ -74,28 +74,24 @@ func (s *Server) settingsRoutes(member func(method, path string, h http.HandlerF
 		res, err := s.o.Node.SettingsHistory(r.Context())
 		s.answer(w, r, res, err)
 	})
-	member("POST", changePath, s.changeSettings)
+	member("POST", changePath, post(s, "change of settings asked", switchTimeout, s.o.Node.ChangeSettings))
 }
 
-func (s *Server) changeSettings(w http.ResponseWriter, r *http.Request) {
-	var req SettingsRequest
-	err := readJSON(w, r, &req)
-	switch {
-	case err != nil:
-	case len(req.Set)+len(req.Unset) == 0:
-		err = BadRequest("no_setting", "no setting is named", "phxsql config show lists them")
-	case len(req.By) > maxBy:
-		err = BadRequest("bad_by", "the name of who asks is too long", "")
+func (r *SettingsRequest) check() error {
+	if len(r.Set)+len(r.Unset) == 0 {
+		return BadRequest("no_setting", "no setting is named", "phxsql config show lists them")
 	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
+	return checkBy(r.By)
+}
+
+func (r *SettingsRequest) note() []any { return []any{telemetry.KeyUser, r.By} }
+
+// checkBy bounds what those who ask call themselves.
+func checkBy(by string) error {
+	if len(by) > maxBy {
+		return BadRequest("bad_by", "the name of who asks is too long", "")
 	}
-	s.log.Info("change of settings asked", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyUser, req.By)
-	ctx, cancel := context.WithTimeout(r.Context(), switchTimeout)
-	defer cancel()
-	res, err := s.o.Node.ChangeSettings(ctx, req)
-	s.answer(w, r, res, err)
+	return nil
 }
 
 // Settings asks for the settings.

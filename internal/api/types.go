@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -219,6 +220,9 @@ type SwitchoverRequest struct {
 	// the cluster choose.
 	To string `json:"to"`
 }
+
+func (r *SwitchoverRequest) check() error { return nil }
+func (r *SwitchoverRequest) note() []any  { return []any{telemetry.KeyTo, r.To} }
 
 // SwitchoverResult tells how it went.
 type SwitchoverResult struct {
