@@ -21,7 +21,8 @@ import (
 // fuseDevice is how disks talk to the kernel.
 const fuseDevice = "/dev/fuse"
 
-// fsName is what mounts of this package are called in the system's table.
+// fsName is what mounts of this package are called in the system's table. Their source
+// is the process that serves them.
 const fsName = "powerloss"
 
 // Options say what disk to make.
@@ -76,7 +77,7 @@ func (d *Disk) mount() error {
 	// instead of failing, and with it whoever uses it, beyond the reach of SIGKILL.
 	syscall.ForkLock.RLock()
 	s, err := fuse.NewServer(&device{fuse.NewDefaultRawFileSystem(), d}, d.opt.Dir, &fuse.MountOptions{
-		DirectMountStrict: true, FsName: fsName, Name: fsName, MaxWrite: 1 << 20, MaxBackground: 512,
+		DirectMountStrict: true, FsName: strconv.Itoa(os.Getpid()), Name: fsName, MaxWrite: 1 << 20, MaxBackground: 512,
 		DisableXAttrs: true, DisableReadDirPlus: true, Logger: log.New(io.Discard, "", 0),
 	})
 	cerr := closeOnExec()
@@ -191,7 +192,8 @@ func Possible() error {
 	return nil
 }
 
-// removeDead unmounts disks whose process has ended without Close.
+// removeDead unmounts disks whose process has ended without Close. It asks no disk: one of
+// a process that lives may be frozen, or hang.
 func removeDead() {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -202,7 +204,8 @@ func removeDead() {
 		if len(f) < 3 || f[2] != "fuse."+fsName {
 			continue
 		}
-		if _, err := os.Stat(f[1]); errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) {
+		pid, err := strconv.Atoi(f[0])
+		if err == nil && pid > 0 && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 			_ = unix.Unmount(f[1], unix.MNT_DETACH)
 		}
 	}

@@ -1,6 +1,7 @@
 package powerloss
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -317,7 +318,14 @@ func TestWhatServersNeed(t *testing.T) {
 	}
 	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	try(t, err)
-	copy(m, "STILL")
+	// A call of the kernel's writes to the memory: a fault of the program itself would hold
+	// one of its processors, and the disk needs one to answer.
+	text := filepath.Join(t.TempDir(), "text")
+	put(t, text, "STILL", false)
+	from, err := os.Open(text)
+	try(t, err)
+	_, err = from.Read(m[:5])
+	try(t, err, from.Close())
 	try(t, unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
 	if _, err := f.ReadAt(b, 0); err != nil || string(b) != "STILL" {
 		t.Errorf("after a write through memory it holds %q: %v", b, err)
@@ -341,41 +349,90 @@ func TestWhatServersNeed(t *testing.T) {
 	try(t, err, direct.Close(), os.RemoveAll(at("a")))
 }
 
-// The log keeps what it has synced, whatever the cut leaves of the rest.
+// writerDir names the folder of a log to a process that writes it.
+const writerDir = "PHXSQL_POWERLOSS_LOG"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerDir); dir != "" {
+		if err := writeLog(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// writeLog writes a log until it is killed, and prints where it began and each record that it
+// has synced.
+func writeLog(dir string) error {
+	l, err := wal.Open(wal.Options{FS: vfs.OS{}, Dir: dir, SegmentSize: 64 << 10})
+	if err != nil {
+		return err
+	}
+	_, last := l.Bounds(1)
+	for i := last; ; i++ {
+		if _, err := fmt.Println(i); err != nil {
+			return err
+		}
+		if _, err := l.Append(wal.Record{Group: 1, Kind: wal.KindEntry, Index: i + 1, Payload: make([]byte, 900)}); err != nil {
+			return err
+		}
+		if _, err := l.Sync(); err != nil {
+			return err
+		}
+	}
+}
+
+// The log keeps what it has synced, whatever the cut leaves of the rest. Its writer is a
+// process of its own, that is killed with the power.
 func TestTheLogOnADiskThatLosesPower(t *testing.T) {
 	d, dir := disk(t, false)
-	var synced atomic.Uint64
+	synced := uint64(0)
 	for seed := range uint64(6) {
-		l, err := wal.Open(wal.Options{FS: vfs.OS{}, Dir: filepath.Join(dir, "log"), SegmentSize: 64 << 10})
-		try(t, err)
-		_, last := l.Bounds(1)
-		if last < synced.Load() {
-			t.Fatalf("seed %d: the log ends at %d, synced was %d", seed, last, synced.Load())
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), writerDir+"="+filepath.Join(dir, "log"))
+		var complaint bytes.Buffer
+		cmd.Stderr = &complaint
+		out, err := cmd.StdoutPipe()
+		try(t, err, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+		lines := bufio.NewScanner(out)
+		next := func() uint64 {
+			i, err := strconv.ParseUint(lines.Text(), 10, 64)
+			try(t, err)
+			return i
 		}
-		begun := make(chan struct{})
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for i := last + 1; ; i++ {
-				_, err := l.Append(wal.Record{Group: 1, Kind: wal.KindEntry, Index: i, Payload: make([]byte, 900)})
-				if err == nil {
-					_, err = l.Sync()
-				}
-				if err != nil {
-					return
-				}
-				synced.Store(i)
-				if i == last+100 {
-					close(begun)
-				}
-			}
-		}()
-		<-begun
+		if !lines.Scan() {
+			t.Fatalf("seed %d: the log does not open: %s", seed, &complaint)
+		}
+		first := next()
+		if first < synced {
+			t.Fatalf("seed %d: the log ends at %d, synced was %d", seed, first, synced)
+		}
+		for synced = first; synced < first+100 && lines.Scan(); {
+			synced = next()
+		}
+		if synced < first+100 {
+			t.Fatalf("seed %d: the log ends at %d, it began at %d: %s", seed, synced, first, &complaint)
+		}
 		d.Freeze()
-		try(t, d.Cut(rand.New(rand.NewPCG(seed, 2))))
-		<-ended
-		_ = l.Close() // its files are gone
+		try(t, cmd.Process.Kill(), d.Cut(rand.New(rand.NewPCG(seed, 2))))
+		for lines.Scan() { // what it said before it died
+			if i, err := strconv.ParseUint(lines.Text(), 10, 64); err == nil {
+				synced = max(synced, i)
+			}
+		}
+		_ = cmd.Wait() // it was killed
 	}
+}
+
+// A disk that does not answer is a matter of its own process.
+func TestAFrozenDiskHoldsUpNoOther(t *testing.T) {
+	d, _ := disk(t, false)
+	d.Freeze()
+	disk(t, false)
+	try(t, d.Cut(nil))
 }
 
 // A child that had the device would keep the disk of a process that died from failing:
