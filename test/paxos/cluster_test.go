@@ -18,6 +18,9 @@ import (
 	"github.com/phxsql/phxsql/internal/netlab"
 )
 
+// waitLimit bounds every wait of these tests, on a busy machine.
+const waitLimit = 90 * time.Second
+
 // Ports of every node, in its namespace.
 const (
 	peerPort   = 7400
@@ -200,14 +203,14 @@ func (c *cluster) whole() {
 // until waits until ok.
 func (c *cluster) until(what string, ok func() error) {
 	c.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(waitLimit)
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for err := ok(); err != nil; err = ok() {
 		select {
 		case <-poll.C:
 		case <-deadline:
-			c.t.Fatalf("no %s within 20 s: %v\n%s", what, err, c.tails())
+			c.t.Fatalf("no %s within %v: %v\n%s", what, waitLimit, err, c.tails())
 		}
 	}
 }

@@ -46,6 +46,7 @@ type fault struct {
 	hurt   func(c *cluster, lead *process)
 	mend   func(c *cluster, lead *process)
 	hold   time.Duration // between them, at least
+	served time.Duration // between an acknowledged change and the mend, at least
 	outage bool          // nothing is acknowledged until the mend
 }
 
@@ -176,7 +177,7 @@ func TestHistoriesOfFiveProcessesAreLinearizable(t *testing.T) {
 // by the judge, or the judgements above say nothing.
 func TestStaleReadsAreFound(t *testing.T) {
 	long := isolateLeader
-	long.hold *= 2
+	long.served = longerThanALease // the clients of the old leader read on while others write
 	c, l := broken(t, 3, "?stale", long)
 	if result := porcupine.CheckOperationsTimeout(model, l.ops, time.Minute); result != porcupine.Illegal {
 		t.Fatalf("%d operations with stale reads are judged %v, want %v; the nodes' files are in %s", len(l.ops), result, porcupine.Illegal, c.dir)
@@ -204,6 +205,7 @@ func broken(t *testing.T, nodes int, query string, faults ...fault) (*cluster, *
 		}
 		served := time.Since(begun)
 		<-hold
+		time.Sleep(f.served)
 		f.mend(c, lead)
 		mended := time.Now()
 		c.acked(l, f.name+", mended")

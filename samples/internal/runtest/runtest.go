@@ -3,19 +3,24 @@ package runtest
 
 import (
 	"bytes"
+	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// Addrs returns n addresses on the loopback interface that were free just now.
+// Addrs returns n addresses on the loopback interface that were free just now. Their host is
+// this process's own, so that no connection of another gets one of the ports meanwhile.
 func Addrs(t *testing.T, n int) []string {
 	t.Helper()
+	pid := os.Getpid()
+	host := fmt.Sprintf("127.%d.%d.%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
 	var addrs []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", host+":0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,17 +49,20 @@ func (o *Output) String() string {
 	return o.buf.String()
 }
 
+// limit bounds every wait, on a busy machine.
+const limit = 90 * time.Second
+
 // Until waits until ok.
 func Until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(limit)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
 		select {
 		case <-poll.C:
 		case <-deadline:
-			t.Fatalf("no %s within 20 s", what)
+			t.Fatalf("no %s within %v", what, limit)
 		}
 	}
 }
