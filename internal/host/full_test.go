@@ -16,7 +16,7 @@ import (
 // refused by name, what is chosen can be read, and with room all goes on.
 func TestAFullDiskRefusesProposalsAndRecovers(t *testing.T) {
 	disks := map[int]*vfs.Mem{}
-	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}, lease: 20 * time.Second}
+	net := newNetwork(steady)
 	_, nodes := startOn(t, net, func(id int) (vfs.FS, string) {
 		disks[id] = vfs.NewMem()
 		return disks[id], "/log"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ type network struct {
 	hosts map[paxos.NodeID]*Host
 	cut   map[paxos.NodeID]bool
 	keep  int64         // Config.KeepBytes, 0 for the default
-	lease time.Duration // 0 for the default
+	lease time.Duration // 0 for steady
 	links sync.Map      // [2]paxos.NodeID -> *link
 }
 
@@ -59,6 +60,10 @@ func (l *link) drain() {
 		}
 	}
 }
+
+// steady is a length of leases that outlives what a busy machine does to a process, so that what
+// a test proposes is not lost with a term; brief one for tests that wait for the end of leases.
+const steady, brief = 30 * time.Second, 2 * time.Second
 
 type port struct {
 	net  *network
@@ -103,8 +108,7 @@ func startNode(t testing.TB, net *network, id paxos.NodeID, fs vfs.FS, dir strin
 	}
 	h := New(Options{Log: l, Sender: port{net, id}, Logger: slog.New(slog.DiscardHandler)})
 	cfg := paxos.Defaults(id, rand.Int64N)
-	// Long enough for a busy machine: what a test proposes must not be lost with a term.
-	cfg.Lease, cfg.Heartbeat, cfg.Spread = 2*time.Second, 100*time.Millisecond, 100*time.Millisecond
+	cfg.Lease, cfg.Heartbeat, cfg.Spread = steady, 100*time.Millisecond, 100*time.Millisecond
 	if net.lease > 0 {
 		cfg.Lease = net.lease
 	}
@@ -129,8 +133,12 @@ func (n *node) close() {
 	n.log.Close()
 }
 
+func newNetwork(lease time.Duration) *network {
+	return &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}, lease: lease}
+}
+
 func startThree(t testing.TB, fs func(int) (vfs.FS, string)) (*network, []*node) {
-	return startOn(t, &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}, fs)
+	return startOn(t, newNetwork(steady), fs)
 }
 
 func startOn(t testing.TB, net *network, fs func(int) (vfs.FS, string)) (*network, []*node) {
@@ -234,9 +242,12 @@ func TestProposalsAreChosenOnAllMembersInOrder(t *testing.T) {
 }
 
 func TestAnotherMemberLeadsAfterTheLeaderIsCutOff(t *testing.T) {
-	net, nodes := startThree(t, onDisk(t))
+	net, nodes := startOn(t, newNetwork(brief), onDisk(t))
 	old := waitLeader(t, nodes...)
-	propose(t, old, 0, 100)
+	// On a busy machine a brief lease may end before it should, and values be lost with it.
+	for propose(t, old, 0, 1) == 0 {
+		old = waitLeader(t, nodes...)
+	}
 	var rest []*node
 	for k, n := range nodes {
 		if n == old {
@@ -251,15 +262,15 @@ func TestAnotherMemberLeadsAfterTheLeaderIsCutOff(t *testing.T) {
 	if old.group.LeaseValid() {
 		t.Fatal("two members hold a lease")
 	}
-	if got := propose(t, next, 1000, 100); got != 100 {
-		t.Fatalf("chosen %d of 100", got)
+	for propose(t, next, 1000, 100) == 0 {
+		next = waitLeader(t, rest...)
 	}
 	net.mu.Lock()
 	clear(net.cut)
 	net.mu.Unlock()
 	through := next.group.Chosen()
-	if got := values(t, old, through); len(got) != 200 {
-		t.Fatalf("the old leader has %d values, want 200", len(got))
+	if got, want := values(t, old, through), values(t, next, through); !slices.Equal(got, want) || !slices.Contains(got, 0) {
+		t.Fatalf("the old leader has %v, the new one %v", got, want)
 	}
 }
 
@@ -288,14 +299,14 @@ func TestLeadershipIsHandedOverWithoutWaitingForTheLease(t *testing.T) {
 
 func TestAllMembersComeBackAfterAllWereStopped(t *testing.T) {
 	place := onDisk(t)
-	_, nodes := startThree(t, place)
+	_, nodes := startOn(t, newNetwork(brief), place) // whose leases are waited for
 	lead := waitLeader(t, nodes...)
-	propose(t, lead, 0, 500)
+	answered := propose(t, lead, 0, 500)
 	through := lead.group.Chosen()
 	for _, n := range nodes {
 		n.close()
 	}
-	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}}
+	net := newNetwork(brief)
 	var again []*node
 	for id := 1; id <= 3; id++ {
 		fs, dir := place(id)
@@ -303,8 +314,8 @@ func TestAllMembersComeBackAfterAllWereStopped(t *testing.T) {
 	}
 	waitLeader(t, again...)
 	for k, n := range again {
-		if got := values(t, n, through); len(got) != 500 {
-			t.Fatalf("member %d has %d values, want 500 (first %d, through %d, chosen %d)", k+1, len(got), n.group.First(), through, n.group.Chosen())
+		if got := values(t, n, through); len(got) < answered {
+			t.Fatalf("member %d has %d values, %d were answered (first %d, through %d, chosen %d)", k+1, len(got), answered, n.group.First(), through, n.group.Chosen())
 		}
 	}
 }

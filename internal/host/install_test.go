@@ -34,7 +34,8 @@ func status(t *testing.T, n *node) Status {
 // also after a restart.
 func TestAMemberBehindTheTrimmedLogGoesOnFromASnapshot(t *testing.T) {
 	dir := t.TempDir()
-	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}, keep: 1024}
+	net := newNetwork(steady)
+	net.keep = 1024
 	net, nodes := startOn(t, net, func(id int) (vfs.FS, string) { return vfs.OS{}, dir + string(rune('0'+id)) })
 	lead := waitLeader(t, nodes...)
 	var late *node

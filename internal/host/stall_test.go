@@ -11,7 +11,7 @@ import (
 // TestBulkDoesNotStarveTheLease proposes for several leases as much as the disks take. A
 // machine that is busy with other things may take the lease away, but not each time.
 func TestBulkDoesNotStarveTheLease(t *testing.T) {
-	net := &network{hosts: map[paxos.NodeID]*Host{}, cut: map[paxos.NodeID]bool{}, lease: time.Second}
+	net := newNetwork(time.Second)
 	_, nodes := startOn(t, net, onDisk(t))
 	for range 5 {
 		if bulk(t, waitLeader(t, nodes...), 3*time.Second) {
