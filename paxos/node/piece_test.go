@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -49,7 +48,7 @@ func (s *sums) last() sum {
 func newSums(t *testing.T) (*trio, map[paxos.NodeID]*sums) {
 	all := map[paxos.NodeID]*sums{}
 	return newTrio(t, func(c *trio) {
-		c.segment, c.lease = 64<<20, 2*time.Second
+		c.segment, c.lease = 64<<20, steady
 		c.machine = func(id paxos.NodeID, _ *tape) StateMachine {
 			all[id] = &sums{}
 			return all[id]
@@ -61,8 +60,7 @@ func newSums(t *testing.T) (*trio, map[paxos.NodeID]*sums) {
 // change, and what was not proposed must not be applied.
 func (c *trio) put(value []byte) paxos.Instance {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
-	defer cancel()
+	ctx := within(c.t)
 	for {
 		i, size, err := c.leader(0).Propose(ctx, 0, value)
 		if err == nil && size == len(value) {
@@ -222,13 +220,11 @@ func TestAValueOf200MiB(t *testing.T) {
 	}
 	value := pattern(size)
 	want := sumOf(value)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	begun := time.Now()
 	i := c.put(value)
 	lasted := time.Since(begun)
 	for id, n := range c.nodes {
-		if err := n.WaitApplied(ctx, 0, i); err != nil {
+		if err := n.WaitApplied(within(t), 0, i); err != nil {
 			t.Fatal(err)
 		}
 		if len(all[id].got) != 1 || all[id].last() != want {

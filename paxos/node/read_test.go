@@ -11,7 +11,7 @@ import (
 // TestReadsElsewhereSeeWhatWasAnswered reads the followers' state machines after each
 // answer to a proposer.
 func TestReadsElsewhereSeeWhatWasAnswered(t *testing.T) {
-	c := newTrio(t, nil)
+	c := newTrio(t, func(c *trio) { c.lease = steady })
 	lead := c.leader(0)
 	var want []uint64
 	for v := range uint64(50) {

@@ -108,9 +108,7 @@ func TestAMemberThatWasAwayForTooLongComesBackByASnapshot(t *testing.T) {
 	c.stop(away)
 	m, _ := c.leader(0).Members(0).Find(away)
 	m.Name = "was away"
-	if err := c.leader(0).AddMember(within(t), 0, m); err != nil {
-		t.Fatal(err)
-	}
+	c.must("name a member", func(n *Node) error { return n.AddMember(within(t), 0, m) })
 	c.proposeUntilTrimmed(&next, chosen+1)
 	shelf.mu.Lock()
 	shelf.refuse = 1
@@ -157,9 +155,8 @@ func TestANewMemberBeginsWithASnapshot(t *testing.T) {
 	c.proposeUntilTrimmed(&next, 5)
 	l := listen(t, "127.0.0.1:0")
 	n := c.start(4, l)
-	if err := c.leader(0).AddMember(within(t), 0, paxos.Member{ID: 4, Role: paxos.Learner, Addr: l.Addr().String()}); err != nil {
-		t.Fatal(err)
-	}
+	m := paxos.Member{ID: 4, Role: paxos.Learner, Addr: l.Addr().String()}
+	c.must("add a learner", func(lead *Node) error { return lead.AddMember(within(t), 0, m) })
 	c.same(0, c.propose(0, next, 3), seq(0, next+3))
 	if shelf.restored == 0 || n.Members(0).Blank() {
 		t.Fatalf("restored %d times, members %s", shelf.restored, n.Members(0).Encode())
