@@ -35,7 +35,7 @@ const (
 	// flowBurst is how long the master may be ahead of its rate.
 	flowBurst = 20 * time.Millisecond
 	// flowLeast is the lowest rate, in bytes per second.
-	flowLeast = 256 << 10
+	flowLeast = 64 << 10
 	// flowAim is what part of the limit the lag comes to when the master could always
 	// write more. Below flowFree of the limit nothing is held up.
 	flowAim, flowFree = 0.8, 0.1

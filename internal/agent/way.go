@@ -38,7 +38,7 @@ func (a *Agent) onDistance(_ context.Context, _ paxos.NodeID, req distanceReques
 	if err != nil {
 		return distanceAnswer{}, err
 	}
-	n, err := a.journal.Distance(set)
+	n, _, err := a.journal.Distance(set)
 	return distanceAnswer{Bytes: int64(n), Whole: err == nil}, nil
 }
 
@@ -85,24 +85,25 @@ func (c wayChoice) String() string {
 // way is what a node knows of how its new data are filled. It is safe for concurrent use.
 type way struct {
 	mu      sync.Mutex
-	data    int   // which data: see loop.data
-	first   int64 // bytes there were to execute when that was first known; 0: not known
-	left    int64
-	since   time.Time
+	data    int       // which data: see loop.data
+	since   time.Time // when the way was first known; zero: it is not known
+	from    int64     // bytes that were executed then, counted from somewhere
+	done    int64     // bytes executed since
+	left    int64     // bytes to execute; more come meanwhile
 	seen    time.Time // when left was
 	thought time.Time // when a copy was thought of last
 	why     string
 }
 
-// note takes in how much of the log is left to execute, and reports whether it is time
-// to think of a copy.
-func (w *way) note(data int, left int64, now time.Time) bool {
+// note takes in how much of the log is left to execute and how much is executed, counted
+// from the same place each time, and reports whether it is time to think of a copy.
+func (w *way) note(data int, left, passed int64, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.first == 0 || w.data != data {
-		w.data, w.first, w.since, w.thought, w.why = data, max(1, left), now, time.Time{}, ""
+	if w.since.IsZero() || w.data != data {
+		w.data, w.from, w.since, w.thought, w.why = data, passed, now, time.Time{}, ""
 	}
-	w.left, w.seen = left, now
+	w.left, w.done, w.seen = left, max(0, passed-w.from), now
 	if now.Sub(w.thought) < wayAgain {
 		return false
 	}
@@ -110,14 +111,13 @@ func (w *way) note(data int, left int64, now time.Time) bool {
 	return true
 }
 
-// rate is how many bytes of what there was to execute have gone in a second; 0 if that is
-// not known yet. mu is held.
+// rate is how many bytes are executed in a second; 0 if that is not known yet. mu is held.
 func (w *way) rate() int64 {
 	took := w.seen.Sub(w.since)
-	if took < wayMeasured || w.first <= w.left {
+	if took < wayMeasured {
 		return 0
 	}
-	return int64(float64(w.first-w.left) / took.Seconds())
+	return int64(float64(w.done) / took.Seconds())
 }
 
 // choose holds the way by the log against a copy.
@@ -135,7 +135,7 @@ func (w *way) choose(o offer, believed int64) (wayChoice, bool) {
 func (w *way) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.first = 0
+	w.since = time.Time{}
 }
 
 // status makes the progress of executing the log that of a copy for people, where there
@@ -143,7 +143,7 @@ func (w *way) forget() {
 func (w *way) status(c *api.Copy) *api.Copy {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.first == 0 {
+	if w.since.IsZero() {
 		return c
 	}
 	if c != nil {
@@ -151,7 +151,7 @@ func (w *way) status(c *api.Copy) *api.Copy {
 		s.Why = w.why
 		return &s
 	}
-	s := &api.Copy{Phase: copyExecuting, Bytes: max(0, w.first-w.left), Total: w.first, Rate: w.rate(), Why: w.why}
+	s := &api.Copy{Phase: copyExecuting, Bytes: w.done, Total: w.done + w.left, Rate: w.rate(), Why: w.why}
 	if s.Rate > 0 {
 		s.Remaining = api.Seconds(float64(w.left) / float64(s.Rate) * float64(time.Second))
 	}
@@ -191,7 +191,12 @@ func (a *Agent) wayStep(ctx context.Context, s *snapshot) {
 		a.log.Debug("it is not known how long the log is", telemetry.KeyError, err)
 		return
 	}
-	if !a.way.note(s.data, d.Bytes, time.Now()) {
+	_, passed, err := a.journal.Distance(s.seen.Executed)
+	if err != nil {
+		a.log.Debug("it is not known how much is executed", telemetry.KeyError, err)
+		return
+	}
+	if !a.way.note(s.data, d.Bytes, int64(passed), time.Now()) {
 		return
 	}
 	offers, _ := askOthers[offer](ctx, a, callOffer, nothing{})

@@ -35,24 +35,25 @@ func TestTheLogOrACopy(t *testing.T) {
 	}
 }
 
-// What is believed counts until it is known how fast the log is executed.
+// What is believed counts until it is known how fast the log is executed. It is known, too,
+// when more comes meanwhile than is executed.
 func TestTheRateIsMeasured(t *testing.T) {
 	var w way
 	now := time.Now()
 	o := offer{Bytes: 200 * mib, Rate: 100 * mib}
-	if !w.note(1, 2*gib, now) {
+	if !w.note(1, 2*gib, 7, now) {
 		t.Fatal("nobody thinks of a copy")
 	}
 	if c, shorter := w.choose(o, 8*mib); !shorter || c.replay != 8*mib {
 		t.Errorf("chose %v, a copy %v", c, shorter)
 	}
-	if w.note(1, 2*gib-100*mib, now.Add(time.Second)) {
+	if w.note(1, 2*gib-100*mib, 7+100*mib, now.Add(time.Second)) {
 		t.Error("a copy is thought of all the time")
 	}
 	if s := w.status(nil); s.Phase != copyExecuting || s.Bytes != 100*mib || s.Total != 2*gib || s.Rate != 0 || !strings.Contains(s.Why, "2GiB of log") {
 		t.Errorf("status %+v", *s)
 	}
-	if !w.note(1, gib, now.Add(wayAgain)) {
+	if !w.note(1, gib, 7+gib, now.Add(wayAgain)) {
 		t.Error("it is not thought of again")
 	}
 	if c, shorter := w.choose(o, 8*mib); shorter || c.replay < 100*mib {
@@ -61,8 +62,14 @@ func TestTheRateIsMeasured(t *testing.T) {
 	if s := w.status(nil); s.Rate < 100*mib || s.Remaining <= 0 {
 		t.Errorf("status %+v", *s)
 	}
-	if w.note(2, 5, now.Add(wayAgain)); w.status(nil).Total != 5 {
+	if w.note(2, 5, 0, now.Add(wayAgain)); w.status(nil).Total != 5 {
 		t.Error("other data are measured with the old ones")
+	}
+	if w.note(3, 90*mib, 0, now); !w.note(3, 150*mib, 4*mib, now.Add(wayAgain)) {
+		t.Error("it is not thought of")
+	}
+	if c, shorter := w.choose(o, 8*mib); !shorter || c.replay > mib {
+		t.Errorf("more comes than is executed: chose %v, a copy %v", c, shorter)
 	}
 	if w.forget(); w.status(nil) != nil {
 		t.Error("it is over and has a status")

@@ -82,17 +82,17 @@ func (j *Journal) Locate(set *gtid.Set) (Base, error) {
 }
 
 // Distance returns how many bytes of values follow the place where a server with the set
-// begins to read: about what it has to execute. A *TrimmedError says that the log does
-// not reach back so far.
-func (j *Journal) Distance(set *gtid.Set) (uint64, error) {
+// begins to read: about what it has to execute; and how many precede it, counted from
+// where this journal began. A *TrimmedError says that the log does not reach back so far.
+func (j *Journal) Distance(set *gtid.Set) (left, passed uint64, err error) {
 	first := j.log.First()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	at, _, err := j.index.find(set, first)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return j.bytes - at.bytes, nil
+	return j.bytes - at.bytes, at.bytes, nil
 }
 
 // Newest returns the newest state that a journal can begin from.

@@ -48,18 +48,19 @@ func TestHeldIsWhatAServerDoesWithout(t *testing.T) {
 
 func TestDistanceIsWhatIsLeftToExecute(t *testing.T) {
 	l, j := retained(t, 5)
-	for n, want := range map[int64]uint64{1: 4, 3: 2, 5: 0} {
-		got, err := j.Distance(upTo(n))
-		if err != nil || got < want*checkpointBytes || got > (want+1)*checkpointBytes {
-			t.Errorf("with %d transactions %d bytes are left, %v, want about %d", n, got, err, want*checkpointBytes)
-		}
+	all, passed, err := j.Distance(&gtid.Set{})
+	if err != nil || all < 5*checkpointBytes || passed != 0 {
+		t.Errorf("an empty server has %d bytes before it and %d behind, %v", all, passed, err)
 	}
-	if all, err := j.Distance(&gtid.Set{}); err != nil || all < 5*checkpointBytes {
-		t.Errorf("an empty server has %d bytes before it, %v", all, err)
+	for n, want := range map[int64]uint64{1: 4, 3: 2, 5: 0} {
+		got, passed, err := j.Distance(upTo(n))
+		if err != nil || got < want*checkpointBytes || got > (want+1)*checkpointBytes || got+passed != all {
+			t.Errorf("with %d transactions %d bytes of %d are left and %d passed, %v, want about %d", n, got, all, passed, err, want*checkpointBytes)
+		}
 	}
 	l.trim(5)
 	var trimmed *TrimmedError
-	if _, err := j.Distance(&gtid.Set{}); !errors.As(err, &trimmed) {
+	if _, _, err := j.Distance(&gtid.Set{}); !errors.As(err, &trimmed) {
 		t.Errorf("the log is trimmed, and an empty server gets %v", err)
 	}
 }

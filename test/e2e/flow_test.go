@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -115,10 +116,11 @@ func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	end, ended := make(chan struct{}), make(chan struct{})
+	var runs atomic.Bool // its server does
 	go func() {
 		defer close(ended)
 		slow(func() []int {
-			if pid, err := n.ServerPID(); err == nil {
+			if pid, err := n.ServerPID(); err == nil && runs.Load() {
 				return []int{pid}
 			}
 			return nil
@@ -138,6 +140,7 @@ func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 			}
 			if m.ID == 2 {
 				behind = max(behind, m.LagTransactions)
+				runs.Store(m.Engine.State == "running")
 				if m.Role == "voter" && m.State == api.StateFollower {
 					return nil
 				}
