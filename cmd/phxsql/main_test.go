@@ -7,7 +7,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -491,6 +494,31 @@ func TestUnreachable(t *testing.T) {
 	if code != exitUnreachable || !strings.Contains(errOut, addr) || !strings.Contains(errOut, "hint: is the node running?") {
 		t.Errorf("exit %d: %s", code, errOut)
 	}
+	// Ports that are not the admin port: a web server's, and MySQL's, which greets.
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	greets, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer greets.Close()
+	go func() {
+		for {
+			c, err := greets.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("J\x00\x00\x00\x0a8.4.0\x00"))
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}()
+	for _, addr := range []string{web.Listener.Addr().String(), greets.Addr().String()} {
+		code, _, errOut = phxsql(t, "", "status", "--config", node(t, &fakeNode{}), "--addr", addr)
+		if code != exitUnreachable || !strings.Contains(errOut, "hint: it is not the admin port that answers there") {
+			t.Errorf("exit %d: %s", code, errOut)
+		}
+	}
 }
 
 func TestConfigCommands(t *testing.T) {
@@ -628,5 +656,17 @@ func TestSelfIsChecked(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(filepath.Join(dir, "args")); string(b) != "config check --running "+s.config+"\n" {
 		t.Errorf("called with %q", b)
+	}
+}
+
+func TestSettingPairs(t *testing.T) {
+	for args, want := range map[string]string{
+		"a.b 1": "map[a.b:1]", "a.b 1 c.d 2": "map[a.b:1 c.d:2]", "a.b=1": "map[a.b:1]", "a.b=1 c.d=2": "map[a.b:1 c.d:2]", "a.b x=y": "map[a.b:x=y]",
+		"": "", "a.b": "", "a.b=1 c.d": "", "a.b=1 a.b=2": "", "a.b 1 a.b 2": "",
+	} {
+		got, err := settingPairs(strings.Fields(args))
+		if err == nil != (want != "") || err == nil && fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, %v", args, got, err)
+		}
 	}
 }

@@ -63,28 +63,49 @@ counts instead of what a member's file says; "file" is that node's own file.`,
 
 func configSetCommand(io stdio) *cobra.Command {
 	return asked(&cobra.Command{
-		Use:   "set KEY VALUE [KEY VALUE]...",
+		Use:   "set KEY VALUE [KEY VALUE]... | KEY=VALUE...",
 		Short: "Change settings for all members, while they run",
 		Long: `Change settings for all members, while they run. The change goes through the replicated
 log: it is checked first, and either all of it is made or nothing; every member works by it
 when its log has come so far, also one that was down or joins later. What is set counts
 instead of what the members' files say. 'phxsql config show' lists the keys.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 || len(args)%2 != 0 {
-				return &usageError{"config set takes pairs of a key and a value", "such as: phxsql config set log.limit 16GiB"}
-			}
-			return nil
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := settingPairs(args)
+			return err
 		},
 	}, io.out, func(ctx context.Context, c *api.Client, args []string) (api.SettingsResult, error) {
-		req := api.SettingsRequest{Set: map[string]string{}, By: whoAsks()}
-		for i := 0; i < len(args); i += 2 {
-			if _, twice := req.Set[args[i]]; twice {
-				return api.SettingsResult{}, &usageError{args[i] + " is given twice", ""}
-			}
-			req.Set[args[i]] = args[i+1]
+		set, err := settingPairs(args)
+		if err != nil {
+			return api.SettingsResult{}, err
 		}
-		return c.ChangeSettings(ctx, req)
+		return c.ChangeSettings(ctx, api.SettingsRequest{Set: set, By: whoAsks()})
 	}, renderSettings)
+}
+
+// settingPairs reads KEY VALUE pairs, or KEY=VALUE. No key holds an equals sign.
+func settingPairs(args []string) (map[string]string, error) {
+	if len(args) > 0 && strings.Contains(args[0], "=") {
+		var pairs []string
+		for _, arg := range args {
+			key, value, ok := strings.Cut(arg, "=")
+			if !ok {
+				return nil, &usageError{fmt.Sprintf("%q is not KEY=VALUE", arg), "either all settings are KEY=VALUE, or all are KEY VALUE"}
+			}
+			pairs = append(pairs, key, value)
+		}
+		args = pairs
+	}
+	if len(args) == 0 || len(args)%2 != 0 {
+		return nil, &usageError{"config set takes pairs of a key and a value", "such as: phxsql config set log.limit 16GiB"}
+	}
+	set := map[string]string{}
+	for i := 0; i < len(args); i += 2 {
+		if _, twice := set[args[i]]; twice {
+			return nil, &usageError{args[i] + " is given twice", ""}
+		}
+		set[args[i]] = args[i+1]
+	}
+	return set, nil
 }
 
 func configUnsetCommand(io stdio) *cobra.Command {

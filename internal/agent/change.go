@@ -64,20 +64,21 @@ const (
 	leaderLook = 100 * time.Millisecond
 )
 
-// noLeader and leaderMoved say that nothing was done because nobody was ready to lead.
-const noLeader, leaderMoved = "no_leader", "leader_moved"
+// These refusals say that nothing was done because nobody was ready to lead.
+const noLeader, leaderMoved, noMaster = "no_leader", "leader_moved", "no_master"
 
-// callLeader asks the node that leads. In the moments after a leader has died or has won
-// nobody may be ready: it is asked again until somebody is, for leaderWait.
+// callLeader asks the node that leads; see untilLed.
 func (a *Agent) callLeader(ctx context.Context, method string, req, res any) error {
 	return untilLed(ctx, func() error { return a.callLeaderNow(ctx, method, req, res) })
 }
 
+// untilLed asks for what the leader or the master has to do. In the moments after one has
+// died or has won nobody may be ready: it is asked again until somebody is, for leaderWait.
 func untilLed(ctx context.Context, ask func() error) error {
 	for until := time.Now().Add(leaderWait); ; {
 		err := ask()
 		var named *api.Error
-		if !errors.As(err, &named) || named.Name != noLeader && named.Name != leaderMoved || !time.Now().Before(until) {
+		if !errors.As(err, &named) || !slices.Contains([]string{noLeader, leaderMoved, noMaster}, named.Name) || !time.Now().Before(until) {
 			return err
 		}
 		t := time.NewTimer(leaderLook)
@@ -97,15 +98,15 @@ func (a *Agent) callLeaderNow(ctx context.Context, method string, req, res any) 
 		return api.Refused("blank", "this node belongs to no cluster", "ask a member")
 	case v.Leader == 0:
 		return api.Unavailable(noLeader, "no member leads now", "a majority of the members must be up and reach each other")
-	case v.Leader != a.cfg.Node.ID && !a.connected(v.Leader):
+	case !a.reaches(v.Leader):
 		return api.Unavailable(noLeader, fmt.Sprintf("member %d, which led last, cannot be reached", v.Leader), "a majority of the members must be up and reach each other")
 	}
 	return a.call(ctx, v.Leader, method, req, res)
 }
 
-// connected reports that there is a connection to another node.
-func (a *Agent) connected(id paxos.NodeID) bool {
-	return slices.ContainsFunc(a.transport.Status().Peers, func(p transport.PeerStatus) bool { return p.ID == id && p.Connected })
+// reaches reports that there is a connection to a node, or that it is this one.
+func (a *Agent) reaches(id paxos.NodeID) bool {
+	return id == a.cfg.Node.ID || slices.ContainsFunc(a.transport.Status().Peers, func(p transport.PeerStatus) bool { return p.ID == id && p.Connected })
 }
 
 // AddMember admits a node; it may be asked of any member.
@@ -133,7 +134,7 @@ func (a *Agent) moveAway(ctx context.Context, id paxos.NodeID) error {
 	if a.group.Leader().Leader != id {
 		return nil
 	}
-	if a.master() == id {
+	if a.master() == id && a.reaches(id) {
 		if err := a.call(ctx, id, callSwitchover, switchoverRequest{}, nil); err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ func TestRequestsWaitForALeader(t *testing.T) {
 	}{
 		"ready":         {answers: []error{nil}, asked: 1},
 		"has just won":  {answers: []error{errLeaderMoved(), api.Unavailable(noLeader, "", ""), nil}, asked: 3, took: 2 * leaderLook},
+		"no master":     {answers: []error{api.Unavailable(noMaster, "", ""), nil}, asked: 2, took: leaderLook},
 		"nobody ever":   {answers: []error{errLeaderMoved()}, asked: int(leaderWait/leaderLook) + 1, took: leaderWait, want: errLeaderMoved()},
 		"hurry":         {answers: []error{errLeaderMoved()}, limit: 3*leaderLook + 1, asked: 4, took: 3*leaderLook + 1, want: errLeaderMoved()},
 		"refused":       {answers: []error{api.Refused("would_lose_majority", "", ""), nil}, asked: 1, want: api.Refused("would_lose_majority", "", "")},

@@ -175,14 +175,16 @@ func (a *Agent) Switchover(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	master := a.master()
-	switch {
-	case master == 0:
-		return api.Unavailable("no_master", "no member takes writes now", "see the problems in phxsql status")
-	case target == master:
-		return nil
-	}
-	return a.call(ctx, master, callSwitchover, switchoverRequest{target}, nil)
+	return untilLed(ctx, func() error {
+		master := a.master() // as it said last: it may have died since
+		switch {
+		case master == 0 || !a.reaches(master):
+			return api.Unavailable(noMaster, "no member takes writes now", "see the problems in phxsql status")
+		case target == master:
+			return nil
+		}
+		return a.call(ctx, master, callSwitchover, switchoverRequest{target}, nil)
+	})
 }
 
 // findMember finds a member by id or name; the empty string is nobody in

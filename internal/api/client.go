@@ -181,8 +181,14 @@ func neverSent(err error) bool {
 	var op *net.OpError
 	var ve *tls.CertificateVerificationError
 	var ua x509.UnknownAuthorityError
-	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") || errors.As(err, &ve) || errors.As(err, &ua) ||
+	return notTLS(err) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") || errors.As(err, &ve) || errors.As(err, &ua) ||
 		errors.Is(err, identity.ErrOtherCluster) || expired(err)
+}
+
+// notTLS reports that something else than TLS is spoken there.
+func notTLS(err error) bool {
+	var rh tls.RecordHeaderError
+	return errors.As(err, &rh) || errors.Is(err, http.ErrSchemeMismatch)
 }
 
 // expired reports that one side's certificate is not valid by the other's clock.
@@ -206,6 +212,8 @@ func unreachable(failed []error) error {
 	var ua x509.UnknownAuthorityError
 	var op *net.OpError
 	switch {
+	case notTLS(err):
+		e.Name, e.Hint = "not_admin_port", "it is not the admin port that answers there: give the address of listen.admin (3309 if it is not set)"
 	case errors.Is(err, identity.ErrOtherCluster):
 		e.Name, e.Hint = "other_cluster", "the token is of another cluster than the node there: compare --seed with where the token was made"
 	case expired(err):

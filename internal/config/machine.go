@@ -78,7 +78,7 @@ func SecretFault(path string) (why, hint string) {
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return path + " does not exist", "make one with 'phxsql secret create " + path + "' and copy it to all members"
+		return path + " does not exist", "make one with 'phxsql secret create " + path + "' and copy it to all members; 'phxsql join' gets it for a token"
 	case err != nil:
 		return err.Error(), ""
 	case !fi.Mode().IsRegular():
