@@ -24,6 +24,7 @@ type joinOptions struct {
 	token     string
 	tokenFile string
 	role      string
+	named     bool // the role stands on the command line
 	replace   uint64
 	prepare   bool
 }
@@ -46,6 +47,7 @@ status' on any member. It may be stopped at any moment: 'phxsql server' goes on.
   phxsql join --config node.toml --seed db1:3309 --token-file token.txt`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.named = cmd.Flags().Changed("role")
 			cfg, err := o.prepareNode(cmd.Context())
 			if err != nil {
 				return err
@@ -69,7 +71,7 @@ status' on any member. It may be stopped at any moment: 'phxsql server' goes on.
 	f.StringSliceVar(&o.seeds, "seed", nil, "admin address (host:port) of a member; may be given several times")
 	f.StringVar(&o.token, "token", "", "a join token; it is taken off the process list at once, --token-file does not show it even for a moment")
 	f.StringVar(&o.tokenFile, "token-file", "", "file that holds a join token; - is standard input")
-	f.StringVar(&o.role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote)")
+	f.StringVar(&o.role, "role", "voter", "voter, witness (votes, has no data) or learner (has the data, does not vote); left out, it is what the token was made for")
 	f.Uint64Var(&o.replace, "replace", 0, "id of the member whose place the node takes when it has caught up")
 	f.BoolVar(&o.prepare, "prepare", false, "do not run the node: 'phxsql server' will bring it in")
 	return cmd
@@ -90,11 +92,33 @@ func (o *joinOptions) prepareNode(ctx context.Context) (config.Config, error) {
 		return cfg, err
 	}
 	if !identity.HasSecret(cfg.Cluster.SecretFile) {
-		if err := o.redeem(ctx, cfg); err != nil {
-			return cfg, err
+		err = o.redeem(ctx, cfg)
+	} else if text, unread := o.readToken(); unread == nil { // the command is given again
+		if t, unread := identity.ParseToken(text); unread == nil {
+			err = o.takeRole(t)
 		}
 	}
+	if err != nil {
+		return cfg, err
+	}
 	return cfg, agent.PrepareJoin(cfg, agent.Join{Seeds: o.seeds, Role: o.role, Replace: paxos.NodeID(o.replace)})
+}
+
+// redeemLimit is how long a cluster may take to give the secret for a token.
+const redeemLimit = 30 * time.Second
+
+// takeRole takes the role that the token was made for, where none is named. Another one is
+// a mistake.
+func (o *joinOptions) takeRole(t identity.Token) error {
+	switch {
+	case t.Role == "" || t.Role == o.role:
+	case o.named:
+		return &usageError{fmt.Sprintf("--role is %s, and the token was made for a %s", o.role, t.Role),
+			"leave --role out, or make another token: phxsql token create --role " + o.role}
+	default:
+		o.role = t.Role
+	}
+	return nil
 }
 
 // redeem exchanges the token for the cluster's secret.
@@ -107,9 +131,12 @@ func (o *joinOptions) redeem(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return &usageError{err.Error(), "copy all of what 'phxsql token create' prints on a member"}
 	}
+	if err := o.takeRole(t); err != nil {
+		return err
+	}
 	c := api.NewClient(o.seeds, t.ClientConfig())
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, redeemLimit)
 	defer cancel()
 	// The folder first: a token is gone once it is used.
 	if err := os.MkdirAll(filepath.Dir(cfg.Cluster.SecretFile), 0o750); err != nil {
@@ -143,45 +170,4 @@ func (o *joinOptions) readToken() (string, error) {
 		return "", errors.New("read token: the file is too large (hint: it holds one line)")
 	}
 	return string(b), nil
-}
-
-func tokenCommand(io stdio) *cobra.Command {
-	return group("token", "Make tokens for new members", tokenCreateCommand(io))
-}
-
-func tokenCreateCommand(io stdio) *cobra.Command {
-	var t target
-	var lifetime time.Duration
-	var output string
-	cmd := &cobra.Command{
-		Use:   "create",
-		Short: "Print a token with which one new node may join, once",
-		Long: `Print a token with which one new node may join, once. Who holds it gets the cluster's
-secret: treat it as a password. The node that makes it must be up when it is used.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			c, err := t.connect()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			res, err := c.CreateToken(cmd.Context(), api.TokenRequest{Lifetime: api.Seconds(lifetime)})
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return printJSON(io.out, res)
-			}
-			fmt.Fprintln(io.out, res.Token)
-			fmt.Fprintln(io.err, "it can be used once, until "+res.Expires.Local().Format(time.DateTime))
-			return nil
-		},
-	}
-	t.flags(cmd)
-	outputFlag(cmd, &output)
-	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "how long it can be used")
-	return cmd
 }

@@ -103,7 +103,20 @@ func (f *fakeNode) ChangeRole(_ context.Context, who, role string) (api.MembersR
 
 func (f *fakeNode) CreateToken(_ context.Context, r api.TokenRequest) (api.TokenResult, error) {
 	f.asked = r
-	return api.TokenResult{Token: "phxsql-join-x"}, nil
+	return api.TokenResult{ID: "0a1b2c3d", Token: "phxsql-join-x", Role: r.Role}, nil
+}
+
+func (*fakeNode) Tokens(context.Context) (api.TokenList, error) {
+	made, ended := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), time.Date(2026, 3, 1, 10, 5, 0, 0, time.UTC)
+	return api.TokenList{Tokens: []api.TokenInfo{
+		{ID: "0a1b2c3d", Role: "voter", State: api.TokenUsed, Made: made, By: "ann@db1", Expires: made.Add(time.Hour), Ended: &ended},
+		{ID: "4e5f6071", Role: "witness", State: api.TokenValid, Made: made, Expires: made.Add(2 * time.Hour)},
+	}}, nil
+}
+
+func (f *fakeNode) RevokeToken(_ context.Context, r api.RevokeRequest) (api.TokenInfo, error) {
+	f.asked = r
+	return api.TokenInfo{ID: r.ID, State: api.TokenRevoked}, nil
 }
 
 func (*fakeNode) Redeem(context.Context, string) (api.RedeemResult, error) {
@@ -398,7 +411,9 @@ func TestMembers(t *testing.T) {
 		{"member remove 2", api.RemoveRequest{Member: "2"}},
 		{"member remove 2 --force-lose-majority", api.RemoveRequest{Member: "2", Force: true}},
 		{"member role 2 learner", api.RoleRequest{Member: "2", Role: "learner"}},
-		{"token create --lifetime 10m", api.TokenRequest{Lifetime: api.Seconds(10 * time.Minute)}},
+		{"token create --lifetime 10m", api.TokenRequest{Lifetime: api.Seconds(10 * time.Minute), By: whoAsks()}},
+		{"token create --role witness", api.TokenRequest{Lifetime: api.Seconds(time.Hour), Role: "witness", By: whoAsks()}},
+		{"token revoke 0a1b2c3d", api.RevokeRequest{ID: "0a1b2c3d", By: whoAsks()}},
 	} {
 		n.asked = nil
 		code, _, errOut := phxsql(t, "", append(strings.Fields(c.args), "--config", cfg)...)
@@ -408,6 +423,14 @@ func TestMembers(t *testing.T) {
 	}
 	code, out, errOut := phxsql(t, "", "member", "add", "2=db2", "--wait", "--config", cfg)
 	if code != 0 || !strings.HasPrefix(errOut, "node2 is a voter of cluster ") || !strings.HasPrefix(out, "ID  NAME") {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+	code, out, errOut = phxsql(t, "", "token", "create", "--role", "learner", "--config", cfg)
+	if code != 0 || out != "phxsql-join-x\n" || !strings.Contains(errOut, "token 0a1b2c3d lets one learner in, until ") {
+		t.Errorf("exit %d: %q %s", code, out, errOut)
+	}
+	code, out, errOut = phxsql(t, "", "token", "list", "--config", cfg)
+	if code != 0 || !strings.HasPrefix(out, "ID        ROLE     STATE  ENDED                UNTIL ") || !strings.Contains(out, "\n4e5f6071  witness  valid  -  ") || strings.Contains(out, "phxsql-join") {
 		t.Errorf("exit %d: %q %s", code, out, errOut)
 	}
 	code, out, errOut = phxsql(t, "", "member", "list", "--config", cfg)
@@ -656,6 +679,25 @@ func TestSelfIsChecked(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(filepath.Join(dir, "args")); string(b) != "config check --running "+s.config+"\n" {
 		t.Errorf("called with %q", b)
+	}
+}
+
+// A join takes the role that its token was made for; another one is a mistake.
+func TestJoinTakesTheTokensRole(t *testing.T) {
+	for _, c := range []struct {
+		role  string
+		named bool
+		token string
+		want  string // empty: refused
+	}{
+		{"voter", false, "", "voter"}, {"voter", false, "witness", "witness"}, {"learner", true, "", "learner"},
+		{"witness", true, "witness", "witness"}, {"voter", true, "witness", ""},
+	} {
+		o := joinOptions{role: c.role, named: c.named}
+		err := o.takeRole(identity.Token{Role: c.token})
+		if (err == nil) != (c.want != "") || err == nil && o.role != c.want {
+			t.Errorf("%+v: %q, %v", c, o.role, err)
+		}
 	}
 }
 

@@ -85,7 +85,6 @@ type Agent struct {
 	commits   commitMeter
 	flow      flow
 	joining   joining
-	tokens    *tokens
 	changeMu  sync.Mutex // one change of the membership at a time
 	guestMu   sync.Mutex
 	guests    map[paxos.NodeID]string // nodes that are asked to join, with their addresses
@@ -176,7 +175,6 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := claimDir(a.cfg.Node.DataDir, a.cfg.Node.ID); err != nil {
 		return err
 	}
-	a.tokens = newTokens(a.cfg.Node.DataDir)
 	if err := a.joining.load(a.cfg.Node.DataDir); err != nil {
 		return err
 	}

@@ -50,6 +50,8 @@ func (a *Agent) handleChanges() {
 	handle(a, callRemove, a.onRemove)
 	handle(a, callRole, a.onRole)
 	handle(a, callPing, func(context.Context, paxos.NodeID, nothing) (nothing, error) { return nothing{}, nil })
+	handle(a, callAddToken, a.onAddToken)
+	handle(a, callRevokeToken, a.onRevokeToken)
 	handle(a, callRedeem, a.onRedeem)
 	handle(a, callSettings, a.onSettings)
 	handle(a, callRotate, a.onRotate)

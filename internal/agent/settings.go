@@ -154,8 +154,13 @@ func (a *Agent) SettingsHistory(context.Context) (api.SettingsHistory, error) {
 	res := api.SettingsHistory{Changes: []api.SettingsChange{}}
 	for _, c := range s.History {
 		set := maps.Clone(c.Set)
-		if _, ok := set[rotationKey]; ok {
-			set[rotationKey] = "new" // the value tells nobody anything
+		for key, v := range set { // what tells nobody anything
+			switch {
+			case key == rotationKey:
+				set[key] = "new"
+			case strings.HasPrefix(key, tokenKey):
+				set[key] = tokenHistory(v)
+			}
 		}
 		res.Changes = append(res.Changes, api.SettingsChange{Instance: c.Instance, Time: c.Time, By: c.By, Set: set, Unset: c.Unset})
 	}

@@ -63,6 +63,12 @@ func (f *fakeNode) CreateToken(context.Context, TokenRequest) (TokenResult, erro
 	return TokenResult{Token: "t"}, f.err
 }
 
+func (f *fakeNode) Tokens(context.Context) (TokenList, error) { return TokenList{}, f.err }
+
+func (f *fakeNode) RevokeToken(_ context.Context, r RevokeRequest) (TokenInfo, error) {
+	return TokenInfo{ID: r.ID, State: TokenRevoked}, f.err
+}
+
 func (f *fakeNode) Redeem(_ context.Context, token string) (RedeemResult, error) {
 	return RedeemResult{Secret: token}, f.err
 }

@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/phxsql/phxsql/internal/telemetry"
 	"github.com/phxsql/phxsql/paxos"
@@ -101,67 +99,4 @@ func (c *Client) RemoveMember(ctx context.Context, req RemoveRequest) (MembersRe
 	return res, err
 }
 
-// TokenRequest asks for a token.
-type TokenRequest struct {
-	// Lifetime is how long it can be used; 0 is an hour.
-	Lifetime Seconds `json:"lifetime_seconds"`
-}
-
-func (r *TokenRequest) check() error { return nil }
-func (r *TokenRequest) note() []any  { return nil }
-
-// TokenResult is a token. It is kept nowhere in this form.
-type TokenResult struct {
-	Token   string    `json:"token"`
-	Expires time.Time `json:"expires"`
-}
-
-// RedeemRequest exchanges a token.
-type RedeemRequest struct {
-	Token string `json:"token"`
-}
-
-// RedeemResult is what a node needs to take part.
-type RedeemResult struct {
-	Secret string `json:"secret"` // content of the cluster's secret file
-}
-
 const rolePath = "/v1/members/role"
-
-const joinPath = "/v1/join"
-
-// redeem is open to those who have no certificate yet: the token is what they prove.
-func (s *Server) redeem(w http.ResponseWriter, r *http.Request) {
-	if r.TLS == nil {
-		s.fail(w, r, BadRequest("no_tls", "a token is never sent without TLS", ""))
-		return
-	}
-	var req RedeemRequest
-	if err := readJSON(w, r, &req); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
-	defer cancel()
-	res, err := s.o.Node.Redeem(ctx, req.Token)
-	if err != nil {
-		s.log.Warn("token refused", telemetry.KeyClient, r.RemoteAddr, telemetry.KeyError, err, telemetry.KeyHint, HintOf(err))
-	} else {
-		s.log.Info("token accepted", telemetry.KeyClient, r.RemoteAddr)
-	}
-	s.answer(w, r, res, err)
-}
-
-// CreateToken asks for a token.
-func (c *Client) CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error) {
-	var res TokenResult
-	err := c.do(ctx, "POST", "/v1/tokens", nil, req, &res)
-	return res, err
-}
-
-// Redeem exchanges a token.
-func (c *Client) Redeem(ctx context.Context, token string) (RedeemResult, error) {
-	var res RedeemResult
-	err := c.do(ctx, "POST", joinPath, nil, RedeemRequest{token}, &res)
-	return res, err
-}

@@ -38,6 +38,10 @@ type Node interface {
 	RestartMember(ctx context.Context, who string) error
 	// CreateToken makes a token with which one node may join, once.
 	CreateToken(ctx context.Context, req TokenRequest) (TokenResult, error)
+	// Tokens returns the tokens that this node knows of, the oldest first.
+	Tokens(ctx context.Context) (TokenList, error)
+	// RevokeToken makes a token void. It may be asked of any member.
+	RevokeToken(ctx context.Context, req RevokeRequest) (TokenInfo, error)
 	// Redeem exchanges a token for the cluster's secret.
 	Redeem(ctx context.Context, token string) (RedeemResult, error)
 	// Settings returns the settings as this node knows them.

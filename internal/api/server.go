@@ -24,6 +24,7 @@ const (
 	statusTimeout   = 5 * time.Second  // GET /v1/status
 	initTimeout     = 5 * time.Minute  // POST /v1/init: engines start, a log is made
 	switchTimeout   = 2 * time.Minute  // POST /v1/switchover
+	tokenTimeout    = 20 * time.Second // POST /v1/tokens and /v1/join: a change is chosen
 	maxEventWait    = 60 * time.Second // GET /v1/events?wait=
 	streamWrite     = 30 * time.Second // a stream whose client reads nothing for so long is cut
 	shutdownTimeout = 2 * time.Second  // what requests get to end when the server stops
@@ -61,7 +62,11 @@ func NewServer(o ServerOptions) *Server {
 func (s *Server) routes() {
 	allow := map[string]string{}
 	open := func(method, path string, h http.HandlerFunc) {
-		allow[path] = method
+		if also := allow[path]; also != "" {
+			allow[path] = also + ", " + method
+		} else {
+			allow[path] = method
+		}
 		s.mux.HandleFunc(method+" "+path, h)
 	}
 	member := func(method, path string, h http.HandlerFunc) { open(method, path, authenticated(h)) }
@@ -92,7 +97,7 @@ func (s *Server) routes() {
 	member("POST", rolePath, post(s, "member role asked", switchTimeout, func(ctx context.Context, r RoleRequest) (MembersResult, error) {
 		return n.ChangeRole(ctx, r.Member, r.Role)
 	}))
-	member("POST", "/v1/tokens", post(s, "token asked", statusTimeout, n.CreateToken))
+	s.tokenRoutes(member)
 	open("POST", joinPath, s.redeem)
 	s.settingsRoutes(member)
 	member("POST", restartPath, post(s, "member restart asked", switchTimeout, func(ctx context.Context, r RestartRequest) (RestartResult, error) {

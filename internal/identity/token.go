@@ -16,9 +16,12 @@ import (
 // Token lets one node into the cluster. It names the cluster by the public key of its
 // authority, so that it is shown to nobody else.
 type Token struct {
-	Maker     uint64            `json:"n"` // the node that knows it
+	Maker     uint64            `json:"n"` // the node that made it
 	Secret    string            `json:"s"`
 	Authority ed25519.PublicKey `json:"a"`
+	// Role is what the node shall be; empty leaves it open. Who holds the token could
+	// be anything.
+	Role string `json:"r,omitempty"`
 }
 
 // tokenPrefix is in front of every token, so that people and scanners know what it is.

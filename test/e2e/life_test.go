@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/drill"
 )
 
@@ -146,6 +148,53 @@ func TestTheLifeOfACluster(t *testing.T) {
 	judge(t, c, w)
 }
 
+// tokens are a matter of the cluster: any member lists those of the others and makes them
+// void, and what is listed lets nobody in.
+func tokens(t *testing.T, c *drill.Cluster) {
+	t.Helper()
+	ctx := limit(t, time.Minute)
+	ask := func(n *drill.Node, args ...string) string {
+		t.Helper()
+		out, err := c.Run(ctx, append(args, "--addr", n.Admin)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	token := strings.TrimSpace(ask(c.Nodes[0], "token", "create", "--role", "learner"))
+	var list api.TokenList
+	err := drill.Eventually(ctx, func() error { // the other node's log has come so far
+		out := ask(c.Nodes[1], "token", "list", "-o", "json")
+		if strings.Contains(out, token) {
+			t.Fatalf("a token is told: %s", out)
+		}
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return err
+		}
+		if n := len(list.Tokens); n != 2 || list.Tokens[0].State != api.TokenUsed || list.Tokens[1].State != api.TokenValid || list.Tokens[1].Role != "learner" {
+			return fmt.Errorf("tokens are %s", out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := ask(c.Nodes[1], "token", "revoke", list.Tokens[1].ID); !strings.Contains(out, "is revoked") {
+		t.Error(out)
+	}
+	n, err := c.Add(9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Join(token); err != nil {
+		t.Fatal(err)
+	}
+	inLog(t, n, "token_revoked")
+	if err := c.Forget(n); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestTwoWithDataAndAWitness survive the loss of each of the three: of the master, of the
 // witness, and of the other one, which is the master by then.
 func TestTwoWithDataAndAWitness(t *testing.T) {
@@ -155,6 +204,7 @@ func TestTwoWithDataAndAWitness(t *testing.T) {
 	witness := bring(t, c, 3, "1 voter, 2 voter, 3 witness", "--role", "witness")
 	witness.Witness = true
 	serving(t, c)
+	tokens(t, c)
 	master, err := c.Master(ctx)
 	if err != nil {
 		t.Fatal(err)
