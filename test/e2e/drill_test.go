@@ -18,7 +18,7 @@ import (
 // and workloads that have passed a soak of many hundred. The others are for soaks.
 const (
 	drillFaults = "kill-master,kill-master-agent,kill-master-mysqld,kill-follower,kill-majority,kill-all,kill-new-master,kill-while-starting," +
-		"pause-master,pause-master-node,pause-follower,stutter-master,hang,partition,orderly"
+		"pause-master,pause-master-node,pause-follower,stutter-master,hang-master-mysqld,hang-follower-mysqld,partition,restart-master,switchover"
 	drillLoads = "set,bank,lists,serializable,registers,ddl"
 )
 
