@@ -9,7 +9,7 @@ import (
 )
 
 func auditCommand(io stdio) *cobra.Command {
-	return group("audit", "Compare the rows of all members", auditNowCommand(io))
+	return group("audit", "Compare the rows and accounts of all members", auditNowCommand(io))
 }
 
 func auditNowCommand(io stdio) *cobra.Command {
@@ -17,7 +17,7 @@ func auditNowCommand(io stdio) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "now",
-		Short: "Compare all tables on all members now; exit with 4 if any differ",
+		Short: "Compare all tables, accounts, grants, routines and triggers on all members now; exit with 4 if any differ",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
@@ -38,6 +38,9 @@ func auditNowCommand(io stdio) *cobra.Command {
 				fmt.Fprintf(io.out, "compared %d rows of %d tables on nodes %v in %v\n", res.Rows, res.Tables, res.Nodes, time.Duration(res.Took).Round(time.Millisecond))
 				for _, s := range res.Skipped {
 					fmt.Fprintf(io.out, "not compared: %s\n", s)
+				}
+				for _, s := range res.Advice {
+					fmt.Fprintf(io.out, "look at this: %s\n", s)
 				}
 				for _, d := range res.Diverged {
 					fmt.Fprintf(io.out, "node %d differs in %s: %s%s\n", d.Node, strings.Join(d.Tables, ", "), d.Where,

@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +61,7 @@ type pass struct {
 	leader   paxos.Leadership
 	res      api.AuditResult
 	nodes    map[paxos.NodeID]bool
+	ruled    []audit.Piece // accounts and the like, still to be compared
 	tables   []audit.Table
 	next     int          // the table that is cut into pieces
 	from     audit.Cursor // where in it
@@ -172,16 +175,24 @@ func (a *Agent) runPass(ctx context.Context) auditOutcome {
 	p.res.Took = api.Seconds(time.Since(began))
 	p.verdicts()
 	if err == nil {
-		reason := ""
-		if len(p.res.Skipped) > 0 {
-			reason = fmt.Sprintf("%d tables cannot be compared: %s", len(p.res.Skipped), p.res.Skipped[0])
-		}
-		a.history.record(events.Event{Kind: events.Audited, Took: time.Since(began), Reason: reason, Audit: &events.Audit{
+		a.history.record(events.Event{Kind: events.Audited, Took: time.Since(began), Reason: p.remark(), Audit: &events.Audit{
 			Round: p.n, Tables: p.res.Tables, Rows: p.res.Rows, Nodes: p.res.Nodes,
 		}})
 		a.log.Info("audit done", telemetry.KeyCount, p.res.Rows, telemetry.KeyDuration, time.Since(began))
 	}
 	return auditOutcome{p.res, err}
+}
+
+// remark is what people should know of a pass that went through.
+func (p *pass) remark() string {
+	var parts []string
+	if n := len(p.res.Skipped); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d tables, or accounts of members, cannot be compared: %s", n, p.res.Skipped[0]))
+	}
+	for _, a := range p.res.Advice {
+		parts = append(parts, a+" (hint: "+adviceHint+")")
+	}
+	return strings.Join(parts, "; ")
 }
 
 func errOldMembers() *api.Error {
@@ -203,6 +214,9 @@ func (p *pass) begin(ctx context.Context) (*sql.Conn, func(), error) {
 	} else {
 		p.tables, err = audit.Tables(ctx, session)
 	}
+	if err == nil {
+		p.ruled, err = audit.RulePieces(ctx, session)
+	}
 	if err != nil {
 		end()
 		return nil, nil, err
@@ -217,7 +231,7 @@ func (p *pass) run(ctx context.Context) error {
 		return err
 	}
 	defer end()
-	for p.next < len(p.tables) {
+	for len(p.ruled) > 0 || p.next < len(p.tables) {
 		pieces, err := p.cut(ctx, session)
 		if err != nil {
 			return err
@@ -232,8 +246,10 @@ func (p *pass) run(ctx context.Context) error {
 // cut returns the pieces of the next round.
 func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error) {
 	room := max(1, min(audit.MaxPieces, p.rate*int(roundTime/time.Second)/audit.PieceRows))
-	var pieces []audit.Piece
-	size := 0
+	pieces := p.ruled
+	p.ruled = nil
+	room += len(pieces)
+	size := 200 * len(pieces)
 	for p.next < len(p.tables) && len(pieces) < room && size < audit.MaxRound/2 {
 		t := p.tables[p.next]
 		p.from.Table = t
@@ -274,6 +290,10 @@ func (p *pass) compare(ctx context.Context, pieces []audit.Piece) error {
 	if err != nil {
 		return err
 	}
+	first, advice := audit.Advise(again, first, second)
+	for _, d := range advice {
+		p.advise(again[d.Piece], &d)
+	}
 	for _, v := range audit.Confirm(again, first, second) {
 		if f := p.found[v.Node]; f != nil {
 			f.Where, f.Tie, f.Known = append(f.Where, v.Where...), f.Tie && v.Tie, min(f.Known, v.Known)
@@ -302,7 +322,10 @@ func (p *pass) look(ctx context.Context, pieces []audit.Piece, check bool) ([]au
 		if err == nil {
 			p.failures = 0
 			if !check {
-				p.count(results)
+				p.count(pieces, results)
+			}
+			if !check && p.only == 0 {
+				p.passedOver(pieces, results)
 			}
 			return audit.Judge(len(pieces), results, p.a.cfg.Node.ID), nil
 		}
@@ -329,19 +352,46 @@ func unknown(pieces []audit.Piece, results []audit.Result) string {
 	for _, r := range results {
 		for i, s := range r.Sums {
 			if s.Unknown != "" {
-				return fmt.Sprintf("%v on node %d: %s", pieces[i].Table, r.Node, s.Unknown)
+				return fmt.Sprintf("%v on node %d: %s", pieces[i].Table, r.Node, s.Why(pieces[i]))
 			}
 		}
 	}
 	return ""
 }
 
-func (p *pass) count(results []audit.Result) {
+// passedOver tells whose accounts and the like could not be compared. Of rows, what is
+// unknown is what a statement has changed meanwhile, and the next pass knows it.
+func (p *pass) passedOver(pieces []audit.Piece, results []audit.Result) {
+	for _, r := range results {
+		for i, s := range r.Sums {
+			if why := s.Why(pieces[i]); why != "" && pieces[i].Rule != "" {
+				why = fmt.Sprintf("accounts, grants and definitions of node %d: %s", r.Node, why)
+				if !slices.Contains(p.res.Skipped, why) {
+					p.res.Skipped = append(p.res.Skipped, why)
+				}
+			}
+		}
+	}
+}
+
+// adviceHint is what to do about grants on routines that differ.
+const adviceHint = "GRANT it on the master, and REVOKE it again if the account is not to have it: then all members agree"
+
+// advise tells of a difference that nobody is judged for.
+func (p *pass) advise(piece audit.Piece, d *audit.Difference) {
+	what := fmt.Sprintf("%v of nodes %v differs from that of nodes %v: %s", piece.Table, d.Wrong, d.Right, d.Place(piece))
+	p.res.Advice = append(p.res.Advice, what)
+	p.a.log.Warn("grants on routines differ", telemetry.KeyReason, what, telemetry.KeyHint, adviceHint)
+}
+
+func (p *pass) count(pieces []audit.Piece, results []audit.Result) {
 	for _, r := range results {
 		p.nodes[r.Node] = true
 		if r.Node == p.a.cfg.Node.ID {
-			for _, s := range r.Sums {
-				p.res.Rows += s.Rows
+			for i, s := range r.Sums {
+				if pieces[i].Rule == "" {
+					p.res.Rows += s.Rows
+				}
 			}
 		}
 	}
@@ -482,7 +532,7 @@ func (p *pass) verdicts() {
 	p.a.audits.undecided = false
 	for _, v := range p.found {
 		differ := map[string]bool{}
-		e := &events.Audit{Round: p.n, Table: v.Where[0].Table.String(), Range: v.Where[0].String(), Nodes: v.Right}
+		e := &events.Audit{Round: p.n, Table: v.Where[0].Table.String(), Range: v.Place, Nodes: v.Right}
 		for _, w := range v.Where {
 			if t := w.Table.String(); !differ[t] {
 				differ[t] = true

@@ -51,7 +51,7 @@ type auditTurn struct {
 	ctx  context.Context
 	end  context.CancelFunc
 	done chan struct{} // closed when the rest is there
-	sums []audit.Sum
+	res  audit.Result
 	err  error
 
 	mu    sync.Mutex
@@ -170,7 +170,7 @@ func (a *Agent) takeTurn(ctx context.Context, t *auditTurn, r *audit.Round) {
 	a.wg.Go(func() {
 		defer end()
 		defer t.end()
-		t.sums, t.err = audit.SumAll(t.ctx, session, r.Pieces, r.Rate)
+		t.res, t.err = audit.SumAll(t.ctx, session, r.Pieces, r.Rate, r.Check)
 		close(t.done)
 	})
 }
@@ -228,15 +228,15 @@ func (a *Agent) onAuditResult(ctx context.Context, _ paxos.NodeID, req auditRequ
 	if t == nil {
 		return audit.Result{}, errors.New("read sums: this node does not take part in that round")
 	}
-	res := audit.Result{Node: a.cfg.Node.ID}
 	select {
 	case <-t.done:
 	case <-t.ctx.Done():
-		return res, fmt.Errorf("read sums: %w", t.ctx.Err())
+		return audit.Result{}, fmt.Errorf("read sums: %w", t.ctx.Err())
 	case <-ctx.Done():
-		return res, ctx.Err()
+		return audit.Result{}, ctx.Err()
 	}
-	res.Sums = t.sums
+	res := t.res
+	res.Node = a.cfg.Node.ID
 	return res, t.err
 }
 

@@ -86,6 +86,7 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 	}
 	defer end()
 	if req.From == nil {
+		p.ruled = slices.DeleteFunc(p.ruled, audit.Piece.Advisory)
 		if ans.About, err = audit.Estimate(ctx, session); err != nil {
 			return ans, err
 		}
@@ -101,7 +102,7 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 	}
 	ans.Rows, ans.Skipped = p.res.Rows, p.res.Skipped
 	if v := p.found[from]; v != nil {
-		ans.Differs = v.Where[0].Table.String() + ", " + v.Where[0].String()
+		ans.Differs = v.Where[0].Table.String() + ", " + v.Place
 		a.audits.soon.Store(true)
 		return ans, nil
 	}
@@ -115,7 +116,7 @@ func (a *Agent) onProve(ctx context.Context, from paxos.NodeID, req proveRequest
 // goOn begins a pass at a place. A table that is gone meanwhile is passed over.
 func (p *pass) goOn(from audit.Cursor) {
 	next, found := slices.BinarySearchFunc(p.tables, from.Table, audit.Table.Compare)
-	p.next, p.from = next, audit.Cursor{}
+	p.ruled, p.next, p.from = nil, next, audit.Cursor{} // accounts come first
 	if found {
 		p.from = from
 	}

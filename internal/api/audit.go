@@ -13,7 +13,7 @@ import (
 // after that; phxsql why tells its outcome.
 const auditTimeout = 30 * time.Minute
 
-// Auditor is a node that compares the rows of all members.
+// Auditor is a node that compares the rows and accounts of all members.
 type Auditor interface {
 	// AuditNow goes over all tables once and returns what was found. It may be asked of
 	// any member.
@@ -26,13 +26,16 @@ type AuditResult struct {
 	Rows   uint64 `json:"rows"` // read on the master
 	// Nodes took part.
 	Nodes []paxos.NodeID `json:"nodes"`
-	// Skipped are tables that cannot be compared, with the reason.
-	Skipped  []string          `json:"skipped,omitempty"`
+	// Skipped are tables, and accounts and the like of members, that cannot be compared,
+	// with the reason.
+	Skipped []string `json:"skipped,omitempty"`
+	// Advice names grants on routines that differ; nobody leaves service for them.
+	Advice   []string          `json:"advice,omitempty"`
 	Diverged []AuditDivergence `json:"diverged,omitempty"`
 	Took     Seconds           `json:"took_seconds"`
 }
 
-// AuditDivergence names a member whose rows differ.
+// AuditDivergence names a member whose rows or accounts differ.
 type AuditDivergence struct {
 	Node paxos.NodeID `json:"node"`
 	// Tie says that no majority could tell which rows are right: the master's count.
@@ -57,7 +60,7 @@ func (s *Server) auditNow(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, res, err)
 }
 
-// AuditNow compares the rows of all members once.
+// AuditNow compares the rows and accounts of all members once.
 func (c *Client) AuditNow(ctx context.Context) (AuditResult, error) {
 	var res AuditResult
 	err := c.do(ctx, "POST", "/v1/audit", nil, struct{}{}, &res)

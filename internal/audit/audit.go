@@ -1,4 +1,4 @@
-// Package audit compares the rows of all members at one place of the log.
+// Package audit compares what all members hold at one place of the log.
 //
 // A pass goes over all tables in rounds. Of each round the leader puts a Round into the
 // log as a notice: the place at which every member takes a snapshot, and the Pieces
@@ -6,9 +6,9 @@
 // each other.
 //
 // What is compared: rows of the base tables of all schemas that are not the server's
-// own, in all columns that are stored, and the columns' names and types. What is not:
-// accounts, routines, triggers, events, views, and tables that have no key that can
-// be cut into pieces and more rows than one piece may have.
+// own, in all columns that are stored, and the columns' names and types; accounts, what
+// is granted to them, routines and triggers. What is not: events, views, and tables
+// that have no key that can be cut into pieces and more rows than one piece may have.
 //
 // The package takes no decision about members and starts no goroutine. Its SQL part
 // works on a session that the caller has opened and put into a snapshot.
@@ -68,16 +68,22 @@ type Cursor struct {
 
 // Piece is a part of a table: the rows whose key is above After and not above
 // Through. Where they are nil the piece has no bound. A piece without Key is the
-// whole table.
+// whole table. A piece with a Rule is what the rule chooses of the table, on a server
+// of the version Engine; its Key is none that a table could have.
 type Piece struct {
 	Table
 	Key     []string `json:"key,omitempty"` // the columns, in the order of the key
 	After   []Value  `json:"after,omitempty"`
 	Through []Value  `json:"through,omitempty"`
+	Rule    string   `json:"rule,omitempty"`
+	Engine  string   `json:"engine,omitempty"`
 }
 
 // String names the piece for people.
 func (p Piece) String() string {
+	if p.Rule != "" {
+		return p.Rule
+	}
 	if len(p.Key) == 0 || p.After == nil && p.Through == nil {
 		return "all rows"
 	}
@@ -159,10 +165,24 @@ type Sum struct {
 	Add     string `json:"add"` // the sum of the rows' checksums
 }
 
-// Result is what one member says of a round: a sum for each piece.
+// keyChanged is why a piece of rows is unknown whose key the table has not got.
+const keyChanged = "its key has changed"
+
+// Why says for people why the sum of a piece is unknown; empty: it is known.
+func (s Sum) Why(p Piece) string {
+	if p.Rule != "" && s.Unknown == keyChanged {
+		return "its release of phxsql does not compare that"
+	}
+	return s.Unknown
+}
+
+// Result is what one member says of a round: a sum for each piece. In a round that
+// checks, Named has the checksums of what a piece with a rule consists of, by the piece's
+// place in the round, sorted by name; too many are left out.
 type Result struct {
-	Node paxos.NodeID `json:"node"`
-	Sums []Sum        `json:"sums"`
+	Node  paxos.NodeID    `json:"node"`
+	Sums  []Sum           `json:"sums"`
+	Named map[int][]Named `json:"named,omitempty"`
 }
 
 // Difference is a piece that is not the same on all members.
@@ -173,6 +193,8 @@ type Difference struct {
 	// Tie says that no side has a majority; Right is then the master's.
 	Tie   bool
 	Known int // how many members know the piece
+	// Names are what differs between a wrong member and a right one, if they have said it.
+	Names []string
 }
 
 // Judge holds results against each other. Those of a majority of the members that
@@ -193,6 +215,7 @@ func Judge(pieces int, results []Result, master paxos.NodeID) []Difference {
 		if len(sides) > 1 {
 			if d, ok := difference(slices.Collect(maps.Values(sides)), known, master); ok {
 				d.Piece = p
+				d.name(results)
 				all = append(all, d)
 			}
 		}
@@ -223,12 +246,60 @@ func difference(sides [][]paxos.NodeID, known int, master paxos.NodeID) (Differe
 	return d, true
 }
 
+// name finds out what differs in a piece with a rule.
+func (d *Difference) name(results []Result) {
+	said := map[paxos.NodeID][]Named{}
+	for _, r := range results {
+		if list, ok := r.Named[d.Piece]; ok {
+			said[r.Node] = list
+		}
+	}
+	names := map[string]bool{}
+	for _, right := range d.Right {
+		for _, wrong := range d.Wrong {
+			a, known := said[right]
+			b, too := said[wrong]
+			if known && too {
+				for _, n := range differing(a, b) {
+					names[n] = true
+				}
+			}
+		}
+	}
+	d.Names = slices.Sorted(maps.Keys(names))
+}
+
+// Place names what differs in the piece for people.
+func (d *Difference) Place(p Piece) string {
+	if len(d.Names) > 0 {
+		return Tell(d.Names)
+	}
+	return p.String()
+}
+
+// Advise takes the differences of advisory pieces out of what two looks have found. It
+// returns what is left of the first look, and the advisory ones that both have found, as
+// the second one has.
+func Advise(pieces []Piece, first, second []Difference) (judged, advice []Difference) {
+	for _, d := range first {
+		if !pieces[d.Piece].Advisory() {
+			judged = append(judged, d)
+			continue
+		}
+		if i := slices.IndexFunc(second, func(s Difference) bool { return s.Piece == d.Piece }); i >= 0 {
+			advice = append(advice, second[i])
+		}
+	}
+	return judged, advice
+}
+
 // Verdict is what a pass has found about one member.
 type Verdict struct {
 	Node  paxos.NodeID
 	Tie   bool    // of all its differences no side has a majority
 	Known int     // how many members know the piece that the fewest know
 	Where []Piece // in order
+	Place string  // for people, in the first one
 	Right []paxos.NodeID
 }
 
@@ -252,7 +323,7 @@ func Confirm(pieces []Piece, first, second []Difference) []Verdict {
 			}
 			v := by[id]
 			if v == nil {
-				v = &Verdict{Node: id, Tie: true, Right: d.Right, Known: d.Known}
+				v = &Verdict{Node: id, Tie: true, Right: d.Right, Known: d.Known, Place: d.Place(pieces[d.Piece])}
 				by[id] = v
 			}
 			v.Tie, v.Known = v.Tie && d.Tie, min(v.Known, d.Known)

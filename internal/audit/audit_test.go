@@ -111,7 +111,7 @@ func TestARoundSurvivesTheLog(t *testing.T) {
 	name := "böse'\"\\\n"
 	r := Round{ID: "x", Pass: 3, Executed: "aa:1-7", Rate: 5, Pieces: []Piece{
 		{Table: Table{"s", "t"}, Key: []string{"a", "b"}, After: []Value{{Text: &name}, {Raw: []byte{0, 255}}}, Through: ints("1", "18446744073709551615")},
-		{Table: Table{"s", "u"}},
+		{Table: Table{"s", "u"}}, {Table: Table{"mysql", "user"}, Key: []string{noKey}, Rule: accountRule, Engine: "9.7.4"},
 	}}
 	b, err := r.Encode()
 	if err != nil {

@@ -5,16 +5,20 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/phxsql/phxsql/internal/engine"
 	"github.com/phxsql/phxsql/internal/mysqld"
 )
 
-// server starts a real server and returns a session of it that writes past the binlog,
+// server starts a real server and returns two sessions of it that write past the binlog,
 // as nobody confirms commits here.
-func server(t *testing.T) *sql.Conn {
+func server(t *testing.T) (one, two *sql.Conn) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a server")
@@ -41,15 +45,18 @@ func server(t *testing.T) *sql.Conn {
 	if err := s.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	conn, end, err := s.Session(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	session := func() *sql.Conn {
+		conn, end, err := s.Session(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(end)
+		for _, q := range []string{"SET sql_log_bin = 0", "SET GLOBAL read_only = OFF", "SET cte_max_recursion_depth = 100000", Settings} {
+			run(t, conn, q)
+		}
+		return conn
 	}
-	t.Cleanup(end)
-	for _, q := range []string{"SET sql_log_bin = 0", "SET GLOBAL read_only = OFF", "SET cte_max_recursion_depth = 100000", Settings} {
-		run(t, conn, q)
-	}
-	return conn
+	return session(), session()
 }
 
 func run(t *testing.T, conn *sql.Conn, query string) {
@@ -73,7 +80,7 @@ var tables = []struct{ create, insert, change string }{
 // Every row of a table is in exactly one of its pieces, and two tables with the same
 // rows have the same sums; one changed row is found.
 func TestPiecesOfARealServer(t *testing.T) {
-	conn := server(t)
+	conn, other := server(t)
 	const rows = 5003
 	for _, schema := range []string{"one", "two"} {
 		run(t, conn, "CREATE DATABASE "+schema)
@@ -119,6 +126,167 @@ func TestPiecesOfARealServer(t *testing.T) {
 	}
 	if s, err := SumUp(t.Context(), conn, Piece{Table: Table{"one", "t1"}, Key: []string{"gone"}, After: ints("1")}); err != nil || s.Unknown == "" {
 		t.Errorf("a key that is not there: %+v, %v", s, err)
+	}
+	t.Run("Rules", func(t *testing.T) { rulesOfARealServer(t, conn) })
+	t.Run("RulesInASnapshot", func(t *testing.T) { rulesInASnapshot(t, conn, other) })
+}
+
+// changes are statements with what they change: the tables, and who is named.
+var changes = []struct{ sql, table, who string }{
+	{"CREATE USER u@'10.%' IDENTIFIED BY 'x'", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' IDENTIFIED BY 'y' RETAIN CURRENT PASSWORD", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' ACCOUNT LOCK", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' REQUIRE SUBJECT '/CN=u'", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' WITH MAX_USER_CONNECTIONS 7", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' PASSWORD EXPIRE INTERVAL 9 DAY", "user", "'u'@'10.%'"},
+	{"ALTER USER u@'10.%' COMMENT 'mine'", "user", "'u'@'10.%'"},
+	{"GRANT SELECT ON *.* TO u@'10.%'", "user", "'u'@'10.%'"},
+	{"REVOKE SELECT ON one.* FROM u@'10.%'", "user", "'u'@'10.%'"}, // a partial revoke
+	{"GRANT INSERT ON two.* TO u@'10.%' WITH GRANT OPTION", "db", "'u'@'10.%'"},
+	{"GRANT UPDATE ON two.few TO u@'10.%'", "tables_priv", "'u'@'10.%'"},
+	{"GRANT DELETE, UPDATE (v) ON two.few TO u@'10.%'", "columns_priv tables_priv", "'u'@'10.%'"},
+	{"GRANT ROLE_ADMIN ON *.* TO u@'10.%'", "global_grants", "'u'@'10.%'"},
+	{"GRANT ROLE_ADMIN ON *.* TO u@'10.%' WITH GRANT OPTION", "global_grants", "'u'@'10.%'"},
+	{"CREATE ROLE 'it''s'", "user", "'it''s'@'%'"},
+	{"GRANT 'it''s' TO u@'10.%'", "role_edges", "'u'@'10.%'"},
+	{"SET DEFAULT ROLE 'it''s' TO u@'10.%'", "default_roles", "'u'@'10.%'"},
+	{"INSERT INTO mysql.proxies_priv (host, user, proxied_host, proxied_user) VALUES ('10.%', 'u', '%', 'it''s')", "proxies_priv", "'u'@'10.%'"},
+	{"CREATE PROCEDURE two.p() SELECT 1", "ROUTINES", "procedure two.p"},
+	{"ALTER PROCEDURE two.p SQL SECURITY INVOKER", "ROUTINES", "procedure two.p"},
+	{"CREATE FUNCTION two.p() RETURNS INT DETERMINISTIC RETURN 1", "ROUTINES", "function two.p"},
+	{"CREATE TRIGGER two.g BEFORE INSERT ON two.few FOR EACH ROW SET NEW.v = 1", "TRIGGERS", "trigger two.g"},
+	{"CREATE TRIGGER two.h BEFORE INSERT ON two.few FOR EACH ROW SET NEW.v = 2", "TRIGGERS", "trigger two.h"},
+	{"DROP TRIGGER two.h", "TRIGGERS", "trigger two.h"},
+	{"CREATE VIEW two.w AS SELECT 1", "", ""},
+	{"CREATE EVENT two.e ON SCHEDULE EVERY 1 DAY DO SELECT 1", "", ""},
+	{"GRANT EXECUTE ON PROCEDURE two.p TO u@'10.%'", "procs_priv", "'u'@'10.%' on procedure two.p"},
+	{"REVOKE EXECUTE ON PROCEDURE two.p FROM u@'10.%'", "procs_priv", "'u'@'10.%' on procedure two.p"},
+	{"DROP PROCEDURE two.p", "ROUTINES", "procedure two.p"},
+	{"INSERT INTO mysql.procs_priv (host, db, user, routine_name, routine_type, proc_priv) VALUES ('10.%', 'two', 'u', 'p', 'PROCEDURE', 'Execute')", "", ""},
+	{"CREATE USER phxsql_agent", "user", "'phxsql_agent'@'%'"}, // at another host
+	{"GRANT phxsql_agent@localhost TO u@'10.%'", "role_edges", "'u'@'10.%'"},
+	{"ALTER USER 'mysql.sys'@localhost ACCOUNT UNLOCK", "user", "'mysql.sys'@'localhost'"},
+	// What each member does by itself, and what only the version of the server tells.
+	{"ALTER USER phxsql_agent@localhost IDENTIFIED BY 'other' RETAIN CURRENT PASSWORD", "", ""},
+	{"ALTER USER phxsql_copy@localhost IDENTIFIED BY 'other'", "", ""},
+	{"GRANT SELECT, ROLE_ADMIN ON *.* TO phxsql_copy@localhost", "", ""},
+	{"GRANT SELECT ON two.few TO 'mysql.session'@localhost", "", ""},
+	{"ALTER USER root@localhost IDENTIFIED BY 'other' ACCOUNT UNLOCK", "", ""},
+}
+
+// Every kind of change of an account, a grant, a routine and a trigger is seen and named,
+// and nothing that members do by themselves is.
+func rulesOfARealServer(t *testing.T, conn *sql.Conn) {
+	for _, u := range []string{mysqld.AgentUser, mysqld.CopyUser} {
+		if !(account{u, ownHost}).own() {
+			t.Errorf("%s is compared", u)
+		}
+	}
+	pieces, err := RulePieces(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func() Result {
+		t.Helper()
+		res, err := SumAll(t.Context(), conn, pieces, 1e6, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range res.Sums {
+			if s.Unknown != "" {
+				t.Fatalf("%v is unknown: %s", pieces[i].Table, s.Unknown)
+			}
+		}
+		return res
+	}
+	before := sum()
+	before.Node = 1
+	for _, c := range changes {
+		run(t, conn, c.sql)
+		after := sum()
+		after.Node = 2
+		var tables, who []string
+		for _, d := range Judge(len(pieces), []Result{before, after}, 1) {
+			tables = append(tables, pieces[d.Piece].Name)
+			who = append(who, d.Names...)
+			if want := pieces[d.Piece].Name == "procs_priv"; pieces[d.Piece].Advisory() != want {
+				t.Errorf("%v: advisory is not %v", pieces[d.Piece].Table, want)
+			}
+		}
+		slices.Sort(tables)
+		if got := strings.Join(tables, " "); got != c.table || slices.ContainsFunc(who, func(w string) bool { return w != c.who }) || len(who) != len(tables) {
+			t.Errorf("%s: %q of %q differ, want %q of %q", c.sql, got, who, c.table, c.who)
+		}
+		before = after
+		before.Node = 1
+	}
+	lines, err := RuleLines(t.Context(), conn)
+	if err != nil || len(lines) < len(sources()) {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	unknownToOthers(t, conn, pieces)
+}
+
+// What is compared by rules is that of the snapshot, whatever statements follow, and they
+// do not wait.
+func rulesInASnapshot(t *testing.T, conn, other *sql.Conn) {
+	for _, q := range []string{"CREATE DATABASE three", "CREATE TABLE three.t (v INT)", "CREATE TRIGGER three.g BEFORE INSERT ON three.t FOR EACH ROW SET NEW.v = 1",
+		"CREATE PROCEDURE three.p() SELECT 1", "CREATE USER x", "GRANT EXECUTE ON PROCEDURE three.p TO x"} {
+		run(t, conn, q)
+	}
+	pieces, err := RulePieces(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func() Result {
+		t.Helper()
+		res, err := SumAll(t.Context(), other, pieces, 1e6, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res
+	}
+	run(t, other, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+	before := sum()
+	run(t, conn, "SET lock_wait_timeout = 1")
+	for _, q := range []string{
+		"CREATE USER y", "GRANT SELECT ON three.t TO x", "CREATE ROLE z", "GRANT z TO x", "SET DEFAULT ROLE z TO x", "GRANT EXECUTE ON PROCEDURE three.p TO y",
+		"CREATE PROCEDURE three.q() SELECT 1", "DROP PROCEDURE three.p", "CREATE TRIGGER three.h BEFORE INSERT ON three.t FOR EACH ROW SET NEW.v = 2",
+		"DROP TRIGGER three.g", "DROP USER x", "DROP DATABASE three",
+	} {
+		run(t, conn, q)
+		if diff := cmp.Diff(before, sum()); diff != "" {
+			t.Errorf("%s: %s", q, diff)
+		}
+	}
+	run(t, other, "COMMIT")
+	if before.Node = 1; len(Judge(len(pieces), []Result{before, sum()}, 1)) == 0 {
+		t.Error("nothing has changed behind the snapshot")
+	}
+}
+
+// A member of an older release, of one with other rules, and one with another server
+// know nothing of such a piece.
+func unknownToOthers(t *testing.T, conn *sql.Conn, pieces []Piece) {
+	for _, p := range pieces {
+		old, err := SumUp(t.Context(), conn, p) // what there was before there were rules
+		if err != nil || old.Unknown != keyChanged || old.Missing {
+			t.Errorf("an older release says of %v: %+v, %v", p.Table, old, err)
+		}
+		if why := old.Why(p); !strings.Contains(why, "release") {
+			t.Errorf("people are told: %s", why)
+		}
+		for _, change := range []func(*Piece){
+			func(p *Piece) { p.Rule = "accounts/0" },
+			func(p *Piece) { p.Engine = "8.4.0" },
+			func(p *Piece) { p.Name = "password_history" },
+		} {
+			other := p
+			change(&other)
+			if s, _, err := sumRule(t.Context(), conn, other); err != nil || s.Unknown == "" {
+				t.Errorf("%+v: %+v, %v", other, s, err)
+			}
+		}
 	}
 }
 

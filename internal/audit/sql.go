@@ -288,8 +288,8 @@ func rowSum(cols []column) string {
 	return "CRC32(CONCAT_WS('#', " + strings.Join(parts, ", ") + ", CONCAT(" + strings.Join(nulls, ", ") + ")))"
 }
 
-// SumUp sums a piece up. A table that is not there is missing; what cannot be told is
-// unknown and no error. An error says that the session is lost.
+// SumUp sums up the rows of a piece without a rule. A table that is not there is missing;
+// what cannot be told is unknown and no error. An error says that the session is lost.
 func SumUp(ctx context.Context, s Session, p Piece) (Sum, error) {
 	cols, err := columns(ctx, s, p.Table)
 	if err != nil {
@@ -307,7 +307,7 @@ func SumUp(ctx context.Context, s Session, p Piece) (Sum, error) {
 	sum := Sum{Shape: shape.Sum32()}
 	for _, k := range p.Key {
 		if !have[k] {
-			sum.Unknown = "its key has changed"
+			sum.Unknown = keyChanged
 			return sum, nil
 		}
 	}
@@ -336,29 +336,52 @@ func SumUp(ctx context.Context, s Session, p Piece) (Sum, error) {
 }
 
 // SumAll sums all pieces up, with pauses, so that no more than rate rows are read in a
-// second.
-func SumAll(ctx context.Context, s Session, pieces []Piece, rate int) ([]Sum, error) {
-	var sums []Sum
-	for _, p := range pieces {
+// second. Naming asks for the names in pieces with a rule, as far as there is room.
+func SumAll(ctx context.Context, s Session, pieces []Piece, rate int, naming bool) (Result, error) {
+	res, room := Result{}, maxNamesBytes
+	for i, p := range pieces {
 		began := time.Now()
-		sum, err := SumUp(ctx, s, p)
+		var sum Sum
+		var names []Named
+		var err error
+		if p.Rule != "" {
+			sum, names, err = sumRule(ctx, s, p)
+		} else {
+			sum, err = SumUp(ctx, s, p)
+		}
 		if err != nil {
-			return nil, err
+			return res, err
 		}
-		sums = append(sums, sum)
+		res.Sums = append(res.Sums, sum)
+		if naming && p.Rule != "" && sum.Unknown == "" {
+			if room -= sizeOf(names); room >= 0 {
+				if res.Named == nil {
+					res.Named = map[int][]Named{}
+				}
+				res.Named[i] = names
+			}
+		}
 		pause := time.Duration(sum.Rows)*time.Second/time.Duration(max(rate, 1)) - time.Since(began)
-		if pause <= 0 {
-			continue
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil, ctx.Err()
+		if err := rest(ctx, pause); err != nil {
+			return res, err
 		}
 	}
-	return sums, nil
+	return res, nil
+}
+
+// rest waits.
+func rest(ctx context.Context, pause time.Duration) error {
+	if pause <= 0 {
+		return nil
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func one(ctx context.Context, s Session, into any, query string) error {
