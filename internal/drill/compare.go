@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/phxsql/phxsql/internal/audit"
 )
 
 // Compare checks that all nodes hold the same: tables row by row, what made
@@ -53,24 +56,17 @@ func Difference(a, b string) string {
 	return strings.Join(out[:min(20, len(out))], "\n")
 }
 
-// portraits are queries whose answers must be the same everywhere.
+// portraits are queries whose answers must be the same everywhere. Accounts, grants,
+// routines and triggers are compared as audits do.
 var portraits = []string{
 	"SELECT @@GLOBAL.gtid_executed",
 	"SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2",
 	"SELECT table_schema, table_name, column_name, ordinal_position, column_type, is_nullable, column_default FROM information_schema.columns WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2, 4",
-	"SELECT routine_schema, routine_name, routine_type, routine_definition FROM information_schema.routines WHERE routine_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
 	"SELECT table_schema, table_name, view_definition FROM information_schema.views WHERE table_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
-	"SELECT trigger_schema, trigger_name, action_statement FROM information_schema.triggers WHERE trigger_schema NOT IN ('mysql','sys') ORDER BY 1, 2",
 	"SELECT event_schema, event_name, event_definition FROM information_schema.events ORDER BY 1, 2",
 	"SELECT table_schema, table_name, index_name, seq_in_index, column_name, non_unique FROM information_schema.statistics WHERE table_schema NOT IN ('mysql','sys','information_schema','performance_schema') ORDER BY 1, 2, 3, 4",
-	"SELECT from_user, from_host, to_user, to_host FROM mysql.role_edges ORDER BY 1, 2, 3, 4",
-	"SELECT db, user, host, select_priv, insert_priv, update_priv, delete_priv, create_priv, drop_priv FROM mysql.db WHERE user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3",
-	"SELECT db, user, host, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3, 4",
+	// Those on routines that do not exist, too, which audits leave out.
 	"SELECT db, user, host, routine_name, routine_type, proc_priv FROM mysql.procs_priv ORDER BY 1, 2, 3, 4",
-	"SELECT user, host, priv, with_grant_option FROM mysql.global_grants WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2, 3",
-	"SELECT user, host FROM mysql.user WHERE user NOT IN ('root','phxsql_agent') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
-	// Each node draws its own password for phxsql_copy, and nobody needs another's.
-	"SELECT user, host, plugin, HEX(authentication_string), account_locked, select_priv, insert_priv, create_user_priv FROM mysql.user WHERE user NOT IN ('root','phxsql_agent','phxsql_copy') AND user NOT LIKE 'mysql.%' ORDER BY 1, 2",
 }
 
 // Portrait describes everything a node holds, as text.
@@ -88,6 +84,16 @@ func (c *Cluster) Portrait(ctx context.Context, n *Node) (string, error) {
 		}
 		out.WriteString(strings.Join(lines, "\n") + "\n")
 	}
+	ruled, err := audit.RuleLines(ctx, db)
+	if err != nil {
+		return "", err
+	}
+	lines := make([]string, len(ruled))
+	for i, l := range ruled {
+		lines[i] = l.Table.String() + " | " + l.Name + " | " + l.Text
+	}
+	slices.Sort(lines)
+	out.WriteString(strings.Join(lines, "\n") + "\n")
 	sums, err := checksums(ctx, db, "table_schema NOT IN ('mysql','sys','information_schema','performance_schema')")
 	if err != nil {
 		return "", err

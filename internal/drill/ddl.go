@@ -65,6 +65,9 @@ func (d *ddl) steps(n int) []string {
 		"CREATE ROLE r" + fmt.Sprint(n),
 		"GRANT UPDATE ON storm.* TO r" + fmt.Sprint(n),
 		"GRANT r" + fmt.Sprint(n) + " TO " + u,
+		"SET DEFAULT ROLE r" + fmt.Sprint(n) + " TO " + u,
+		"GRANT SELECT, XA_RECOVER_ADMIN ON *.* TO " + u,
+		"REVOKE SELECT ON storm.* FROM " + u, // a partial revoke
 		"CREATE TABLE c" + fmt.Sprint(n) + " AS SELECT * FROM " + t,
 		"REVOKE INSERT ON storm." + t + " FROM " + u,
 		"TRUNCATE TABLE c" + fmt.Sprint(n),
