@@ -32,7 +32,8 @@ const accountRule = "accounts/1"
 const ownHost = "localhost"
 
 // ownUsers are changed by each member by itself: the agents' accounts, and root's, which
-// is locked at every start.
+// is locked at every start. With one more, the rule gets another name: members of the
+// release before do not have it.
 var ownUsers = []string{"phxsql_agent", "phxsql_copy", "root"}
 
 type account struct{ user, host string }
