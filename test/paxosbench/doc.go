@@ -13,8 +13,9 @@
 // medians. CPU is that of all three processes, user and system, between the start and
 // the end of the measured time; memory is the peak of the largest process.
 //
-// The floor is what the disk can do for one thread: append and fdatasync, and the same
-// over a file that was written before.
+// The floors are what the disk can do: for one thread that appends and syncs, for one
+// that writes over what was written before, and for three of these at once, as the nodes
+// of a cluster that share a disk sync a commit, until two of them are done.
 //
 // Everything ends by itself: each step has a time limit, and -limit ends the whole
 // run with what was measured so far.

@@ -156,8 +156,13 @@ func (p *plan) run() error {
 
 // floors measures the disk alone, at each turn, so that its noise shows too.
 func (p *plan) floors(r *report) {
-	for name, overwrite := range map[string]bool{"append": false, "overwrite": true} {
-		if f, err := floor(p.dir, 1024, 300*time.Millisecond, overwrite); err == nil {
+	const size, limit = 1024, 300 * time.Millisecond
+	for name, measure := range map[string]func() (result, error){
+		floorAppend:    func() (result, error) { return floor(p.dir, size, limit, false) },
+		floorOverwrite: func() (result, error) { return floor(p.dir, size, limit, true) },
+		floorShared:    func() (result, error) { return sharedFloor(p.dir, size, limit) },
+	} {
+		if f, err := measure(); err == nil {
 			r.floors[name] = append(r.floors[name], f)
 		} else {
 			r.faults = append(r.faults, err.Error())

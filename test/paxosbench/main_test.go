@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +90,7 @@ func TestACellWithoutPeersHasNoRatio(t *testing.T) {
 
 // TestReportSaysHowTheGoalsStand: each goal has its cells, the worst memory its cell.
 func TestReportSaysHowTheGoalsStand(t *testing.T) {
-	r := &report{systems: []string{"ours", "b"}, samples: map[cell]map[string][]sample{}, floors: map[string][]result{"append": {{Commits: 1, Time: time.Second, P50: 200 * time.Microsecond}}}}
+	r := &report{systems: []string{"ours", "b"}, samples: map[cell]map[string][]sample{}, floors: map[string][]result{floorAppend: {{Commits: 1, Time: time.Second, P50: 200 * time.Microsecond}}}}
 	add := func(c cell, commits int64, p50, cpu time.Duration, memory int64) {
 		r.add(c, "ours", sample{result: result{Commits: commits, Time: time.Second, P50: p50}, CPU: cpu, Memory: memory})
 		r.add(c, "b", sample{result: result{Commits: 1000, Time: time.Second}})
@@ -111,5 +112,24 @@ func TestReportSaysHowTheGoalsStand(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
+	}
+}
+
+// TestFloorsAreMeasuredAndGone: a majority is done before all are, and no file stays.
+func TestFloorsAreMeasuredAndGone(t *testing.T) {
+	dir := t.TempDir()
+	p := plan{dir: dir}
+	r := &report{systems: []string{"ours"}, floors: map[string][]result{}}
+	p.floors(r)
+	for _, name := range []string{floorAppend, floorOverwrite, floorShared} {
+		if f := r.floors[name]; len(f) != 1 || f[0].Commits == 0 || f[0].P50 > f[0].Max {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if len(r.faults) > 0 {
+		t.Error(r.faults)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left in the directory: %v, %v", left, err)
 	}
 }
