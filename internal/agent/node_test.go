@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/phxsql/phxsql/internal/engine"
 	"github.com/phxsql/phxsql/internal/identity"
 	"github.com/phxsql/phxsql/internal/mysqld"
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
 // realLimit bounds every wait of the test with a real server.
@@ -35,13 +37,12 @@ func realConfig(t *testing.T) config.Config {
 	c := config.Default()
 	c.Node.ID, c.Node.DataDir, c.Cluster.SecretFile = 1, filepath.Join(dir, "n"), filepath.Join(dir, "secret")
 	c.Engine.BufferPoolSize, c.Engine.MaxConnections = 32<<20, 50
-	for _, addr := range []*string{&c.Listen.RW, &c.Listen.RO, &c.Listen.Peer, &c.Listen.Admin} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		*addr = l.Addr().String()
-		defer l.Close()
+	ports, err := netlab.FreePorts(netlab.Loopback(), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, addr := range []*string{&c.Listen.RW, &c.Listen.RO, &c.Listen.Peer, &c.Listen.Admin} {
+		*addr = net.JoinHostPort(netlab.Loopback(), strconv.Itoa(ports[i]))
 	}
 	if _, err := identity.CreateSecret(c.Cluster.SecretFile); err != nil {
 		t.Fatal(err)

@@ -107,13 +107,13 @@ func (c *Cluster) path(name string) string { return filepath.Join(c.opt.Dir, nam
 // short that every run which takes longer meets their renewal.
 func (c *Cluster) newNode(i int, secret string) (*Node, error) {
 	n := &Node{ID: i, cluster: c, config: c.path(fmt.Sprintf("node%d.toml", i)), dir: c.path(fmt.Sprintf("node%d", i))}
-	client, peer := "127.0.0.1", "127.0.0.1"
+	client, peer := netlab.Loopback(), netlab.Loopback()
 	ports := []int{3306, 3307, 3308, 3309}
 	if c.net != nil {
 		client, peer = c.net.ClientAddr(i), c.net.PeerAddr(i)
 	} else {
 		var err error
-		if ports, err = freePorts(4); err != nil {
+		if ports, err = netlab.FreePorts(client, 4); err != nil {
 			return nil, err
 		}
 	}
@@ -175,20 +175,6 @@ func (c *Cluster) reconnect(cred *identity.Credentials) {
 		admin = append(admin, n.Admin)
 	}
 	c.client = api.NewClient(admin, api.ClientTLS(cred))
-}
-
-// freePorts finds ports that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find free port: %w", err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // Start starts all nodes, makes them a cluster, and waits until they serve.

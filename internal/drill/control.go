@@ -16,6 +16,7 @@ import (
 	mysql "github.com/go-sql-driver/mysql"
 
 	"github.com/phxsql/phxsql/internal/engine"
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
 // plain is one MySQL server as it comes, without PhxSQL: the control that shows what
@@ -37,19 +38,18 @@ enforce_gtid_consistency=ON
 log_bin=binlog
 secure_file_priv=NULL
 server_id=1
-bind_address=127.0.0.1
 `
 
 // startPlain starts a server in an empty folder.
 func startPlain(ctx context.Context, dir string, in engine.Install) (*plain, error) {
-	ports, err := freePorts(1)
+	ports, err := netlab.FreePorts(netlab.Loopback(), 1)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of server: %w", err)
 	}
-	p := &plain{dir: dir, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))}
+	p := &plain{dir: dir, addr: net.JoinHostPort(netlab.Loopback(), strconv.Itoa(ports[0]))}
 	data, conf := filepath.Join(dir, "data"), filepath.Join(dir, "my.cnf")
 	user := []string{}
 	if os.Geteuid() == 0 {
@@ -59,7 +59,7 @@ func startPlain(ctx context.Context, dir string, in engine.Install) (*plain, err
 	if out, err := in.Command(ctx, "mysqld", init...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initialise server: %w: %s", err, out)
 	}
-	text := plainOptions + fmt.Sprintf("port=%d\nsocket=%s\ndatadir=%s\n", ports[0], filepath.Join(dir, "s"), data)
+	text := plainOptions + fmt.Sprintf("bind_address=%s\nport=%d\nsocket=%s\ndatadir=%s\n", netlab.Loopback(), ports[0], filepath.Join(dir, "s"), data)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
 	}

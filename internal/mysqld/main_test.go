@@ -14,7 +14,7 @@ import (
 )
 
 // deadline bounds every wait of these tests.
-const deadline = 60 * time.Second
+const deadline = 3 * time.Minute
 
 var template struct {
 	once    sync.Once

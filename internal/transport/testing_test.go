@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/internal/netlab"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -79,7 +80,7 @@ func credentials(t testing.TB, secret string, id paxos.NodeID) *identity.Credent
 // options are those of a node of cluster "c" whose log is "log-<id>".
 func options(t testing.TB, id paxos.NodeID) Options {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", netlab.Loopback()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/phxsql/phxsql/internal/netlab"
 	"github.com/phxsql/phxsql/paxos"
 )
 
@@ -88,7 +89,7 @@ func newTrio(t *testing.T, edit func(*trio)) *trio {
 	}
 	var ls []net.Listener
 	for id := paxos.NodeID(1); id <= 3; id++ {
-		l := listen(t, "127.0.0.1:0")
+		l := listen(t, netlab.Loopback()+":0")
 		ls = append(ls, l)
 		c.members = append(c.members, paxos.Member{ID: id, Role: paxos.Voter, Addr: l.Addr().String()})
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/phxsql/phxsql/internal/api"
 	"github.com/phxsql/phxsql/internal/drill"
 	"github.com/phxsql/phxsql/internal/identity"
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
 // stranger is a node that does not belong to the cluster.
@@ -36,14 +38,13 @@ func newStranger(t *testing.T, id int, dataDir, secretFile string) *stranger {
 	if dataDir == "" {
 		dataDir = filepath.Join(dir, "data")
 	}
+	ports, err := netlab.FreePorts(netlab.Loopback(), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var addr [4]string
-	for i := range addr {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addr[i] = l.Addr().String()
+	for i, p := range ports {
+		addr[i] = net.JoinHostPort(netlab.Loopback(), strconv.Itoa(p))
 	}
 	s := &stranger{config: filepath.Join(dir, "node.toml"), log: filepath.Join(dir, "log"), peer: addr[2]}
 	text := fmt.Sprintf("[node]\nid = %d\ndata_dir = %q\n[listen]\nrw = %q\nro = %q\npeer = %q\nadmin = %q\n[cluster]\nsecret_file = %q\n",

@@ -3,29 +3,26 @@ package runtest
 
 import (
 	"bytes"
-	"fmt"
 	"net"
-	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/phxsql/phxsql/internal/netlab"
 )
 
-// Addrs returns n addresses on the loopback interface that were free just now. Their host is
-// this process's own, so that no connection of another gets one of the ports meanwhile.
+// Addrs returns n addresses on the loopback interface that are free.
 func Addrs(t *testing.T, n int) []string {
 	t.Helper()
-	pid := os.Getpid()
-	host := fmt.Sprintf("127.%d.%d.%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
+	ports, err := netlab.FreePorts(netlab.Loopback(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp", host+":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // after all were taken: no address comes twice
-		addrs = append(addrs, l.Addr().String())
+	for _, p := range ports {
+		addrs = append(addrs, net.JoinHostPort(netlab.Loopback(), strconv.Itoa(p)))
 	}
 	return addrs
 }
