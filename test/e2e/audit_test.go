@@ -27,7 +27,7 @@ import (
 // the places and the nodes; they leave service, get the data anew, and say so. What
 // clients do to accounts and grants through the log is no difference.
 func TestAudit(t *testing.T) {
-	c := start(t, drill.Options{Extra: "[audit]\nrate = 50000\n[logging]\nlevel = \"debug\""})
+	c := start(t, drill.Options{Extra: steady + "[audit]\nrate = 50000\n[logging]\nlevel = \"debug\""})
 	ctx := limit(t, 8*time.Minute)
 	if err := c.Exec(ctx, "CREATE DATABASE shop",
 		"CREATE TABLE shop.items (id INT PRIMARY KEY, name VARCHAR(40), price DECIMAL(9,2), at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, t TEXT, f DOUBLE, j JSON)",

@@ -75,7 +75,7 @@ func grow(t *testing.T, c *drill.Cluster, megabytes int) {
 	for range megabytes {
 		stmts = append(stmts, "INSERT INTO fill.t (b) VALUES (REPEAT('x', 1000000))")
 	}
-	if err := c.Exec(limit(t, time.Minute), stmts...); err != nil {
+	if err := c.Exec(limit(t, 3*time.Minute), stmts...); err != nil {
 		t.Fatal(err)
 	}
 }

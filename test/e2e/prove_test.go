@@ -67,7 +67,7 @@ func inLog(t *testing.T, n *drill.Node, words ...string) {
 	missing := func(line string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
 	}
-	err := drill.Eventually(limit(t, 30*time.Second), func() error {
+	err := drill.Eventually(limit(t, 2*time.Minute), func() error {
 		b, err := os.ReadFile(n.Log())
 		if err != nil {
 			return err
@@ -91,7 +91,7 @@ func reads(c *drill.Cluster, n *drill.Node, query, want string) error {
 		return err
 	}
 	defer db.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var got string
 	if err := db.QueryRowContext(ctx, query).Scan(&got); err != nil {

@@ -27,7 +27,7 @@ import (
 // over it, and no client is told anything but that its connection has ended between two
 // statements.
 func TestTheWholeClusterIsRestartedUnderLoad(t *testing.T) {
-	c := start(t, drill.Options{})
+	c := start(t, drill.Options{Extra: steady})
 	w := load(t, c)
 	ctx := limit(t, 4*time.Minute)
 	if _, err := c.Run(ctx, "config", "set", "log.keep", "16MiB", "switchover.drain", "3s"); err != nil {

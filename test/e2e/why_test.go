@@ -108,7 +108,7 @@ func master(t *testing.T, c *drill.Cluster, ctx context.Context) *drill.Node {
 // a node ended, and returns the first one's.
 func explained(t *testing.T, c *drill.Cluster, old *drill.Node, want func(events.Account) error) events.Account {
 	t.Helper()
-	ctx := limit(t, time.Minute)
+	ctx := limit(t, 3*time.Minute)
 	var found events.Account
 	for _, n := range c.Nodes {
 		err := drill.Eventually(ctx, func() error {
