@@ -29,6 +29,8 @@ type announcement struct {
 	Wary bool   `json:"wary,omitempty"` // it would lead only when nobody else does
 	// Counted is the instance through which its lag is counted; 0 when it is not known.
 	Counted paxos.Instance `json:"counted,omitempty"`
+	// Near says that what the server has executed is no older than nearLag.
+	Near bool `json:"near,omitempty"`
 	// Arriving says that the sender follows the log on its way to where it can be relied
 	// on: the master lets it catch up.
 	Arriving bool `json:"arriving,omitempty"`

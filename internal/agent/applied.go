@@ -15,7 +15,7 @@ import (
 const mostPlaces = 512
 
 // nearLag is how old what a server has executed may be for it to take part in a comparison
-// of rows and to get a vote. It is a time and not a number of transactions: under a load
+// of rows, to get a vote, and to be handed the mastership. It is a time and not a number of transactions: under a load
 // that never lulls a server lacks as many as are written meanwhile. A server that is held
 // at one place of the log comes there within about that time.
 const nearLag = 5 * time.Second

@@ -119,7 +119,7 @@ func (a *Agent) announceOnce() {
 	}
 	a.seq++
 	an := announcement{
-		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Wary: s.wary(), Arriving: a.arriving(s), Counted: s.counted, Cluster: a.clusterID(), Notices: true, Leases: true, Log: a.wal.Identity(), Member: a.member(),
+		Boot: a.boot, Seq: a.seq, Able: s.view.Candidacy.Able, Wary: s.wary(), Near: s.lag <= nearLag, Arriving: a.arriving(s), Counted: s.counted, Cluster: a.clusterID(), Notices: true, Leases: true, Log: a.wal.Identity(), Member: a.member(),
 	}
 	b, err := an.encode()
 	if err != nil {

@@ -173,7 +173,7 @@ func (l *loop) refreshPeers() {
 		a, age, ok := l.peers.get(m.ID, l.now)
 		p := cluster.Peer{ID: m.ID, Role: m.Role, Alive: ok && age < aliveFor}
 		if p.Alive {
-			p.Able, p.Wary, p.Gate, p.Behind = a.Able, a.Wary, a.Member.Master, a.Member.LagTransactions
+			p.Able, p.Wary, p.Gate, p.Behind, p.Near = a.Able, a.Wary, a.Member.Master, a.Member.LagTransactions, a.Near
 			p.Current = l.epochAt != 0 && a.Counted >= l.epochAt
 			p.Applied = l.quietAt != 0 && a.Member.Log.Applied >= l.quietAt
 		}

@@ -240,6 +240,8 @@ func (m *model) peer(line string) {
 			p.Applied = true
 		case w == "current":
 			p.Current = true
+		case w == "near":
+			p.Near = true
 		case w == "declined":
 			p.Declined = true
 		case w == "witness":

@@ -109,7 +109,7 @@ func (p *plan) offer(to paxos.NodeID, reason string) bool {
 // and lacks nothing that takes long is offered leadership.
 func (p *plan) giveWay(reason string) bool {
 	to, ok := p.v.peer(p.v.best())
-	if !ok || to.Wary || to.Behind > MaxSwitchBehind {
+	if !ok || to.Wary || !to.close() {
 		return false
 	}
 	return p.giveUp(reason)
@@ -137,8 +137,11 @@ func (p *plan) switchover() {
 }
 
 // MaxSwitchBehind is how many transactions a target may be behind when a
-// switchover begins; the rest is applied while the master holds new ones.
+// switchover begins if it is not near; the rest is applied while the master holds new ones.
 const MaxSwitchBehind = 5000
+
+// close reports that a member executes what it lacks in a few seconds.
+func (p Peer) close() bool { return p.Near || p.Behind <= MaxSwitchBehind }
 
 // examine checks a new request, and finds the target when none is named.
 func (v *View) examine() (paxos.NodeID, Problem) {
@@ -163,7 +166,7 @@ func (v *View) examine() (paxos.NodeID, Problem) {
 		return 0, Problem{Name: "target_down", Reason: "nothing was heard of the target lately", Hint: "start it, or look at the network between the members"}
 	case !t.Able:
 		return 0, Problem{Name: "target_not_able", Reason: "the target says that it cannot lead", Hint: "see its problems in phxsql status"}
-	case t.Behind > MaxSwitchBehind:
+	case !t.close():
 		return 0, Problem{Name: "target_behind", Reason: "the target has not executed enough of the log", Hint: "wait until its lag in phxsql status is small"}
 	}
 	return target, Problem{}

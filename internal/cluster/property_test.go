@@ -59,7 +59,7 @@ func anyView(t *rapid.T) View {
 		v.Peers = append(v.Peers, Peer{
 			ID: id, Role: pick[paxos.Role](t, "peer-role", 3) + 1, Alive: yes(t, "alive"), Able: yes(t, "able"),
 			Gate: yes(t, "peer-gate"), Applied: yes(t, "peer-applied"), Declined: yes(t, "declined"),
-			Current: yes(t, "current"), Behind: uint64(rapid.IntRange(0, 9000).Draw(t, "peer-behind")),
+			Current: yes(t, "current"), Near: yes(t, "near"), Behind: uint64(rapid.IntRange(0, 9000).Draw(t, "peer-behind")),
 		})
 	}
 	return v

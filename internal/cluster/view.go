@@ -231,6 +231,9 @@ type Peer struct {
 	Wary   bool // it would lead only when nobody else does
 	Gate   bool // its gate is open
 	Behind uint64
+	// Near says that what it has executed is not old, however much it lacks: under full load
+	// that is as much as is written meanwhile.
+	Near bool
 	// Current says that Behind counts everything that precedes the epoch of this
 	// node's leadership: only then it can be compared.
 	Current bool
@@ -299,7 +302,7 @@ func (v *View) outdone() bool {
 // Proved returns the member that a serving leader with unproved data should give way to,
 // or zero: one that is able, lacks little, and is preferred to nobody.
 func (v *View) Proved() paxos.NodeID {
-	if p, ok := v.peer(v.best()); ok && !p.Wary && p.Behind <= MaxSwitchBehind {
+	if p, ok := v.peer(v.best()); ok && !p.Wary && p.close() {
 		return p.ID
 	}
 	return 0

@@ -158,6 +158,14 @@ func TestFlowLetsANewNodeCatchUp(t *testing.T) {
 	if err := w.WaitAck(ctx, time.Now()); err != nil {
 		t.Error(err)
 	}
+	// Under that load, too, it can become the master.
+	err = drill.Eventually(limit(t, 2*time.Minute), func() error {
+		_, err := c.Run(ctx, "switchover", "--to", "2")
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	watch.stop()
 	full()
 	judge(t, c, w)
