@@ -12,10 +12,11 @@ import (
 // machine each page that the host has to find first costs twenty times the copy.
 //
 // So while syncs carry much each, all but the newest segments are given up. Readers are
-// not to suffer: one that falls behind reads older segments than those kept, and as
-// long as there is one nothing is given up, so what comes after it stays in memory until
-// it has been there. While syncs are small nothing is given up either: they fill the
-// memory slowly.
+// not to suffer: one that falls behind comes to read older segments than those kept, and
+// as long as there is one nothing more is given up. What comes after it stays in memory
+// until it has been there; only the rest of the segment in which it was noticed may come
+// from the disk. While syncs are small nothing is given up either: they fill the memory
+// slowly.
 type pageCache struct {
 	judged uint64        // segments through this one were given up, or left to the system; used by one goroutine
 	heard  uint64        // what reads was then
