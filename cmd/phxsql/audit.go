@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/phxsql/phxsql/internal/api"
 )
 
 func auditCommand(io stdio) *cobra.Command {
@@ -40,7 +42,7 @@ func auditNowCommand(io stdio) *cobra.Command {
 					fmt.Fprintf(io.out, "not compared: %s\n", s)
 				}
 				for _, s := range res.Advice {
-					fmt.Fprintf(io.out, "look at this: %s\n", s)
+					fmt.Fprintf(io.out, "look at this: %s\n  hint: %s\n", s, api.AdviceHint)
 				}
 				for _, d := range res.Diverged {
 					fmt.Fprintf(io.out, "node %d differs in %s: %s%s\n", d.Node, strings.Join(d.Tables, ", "), d.Where,

@@ -190,7 +190,7 @@ func (p *pass) remark() string {
 		parts = append(parts, fmt.Sprintf("%d tables, or accounts of members, cannot be compared: %s", n, p.res.Skipped[0]))
 	}
 	for _, a := range p.res.Advice {
-		parts = append(parts, a+" (hint: "+adviceHint+")")
+		parts = append(parts, a+" (hint: "+api.AdviceHint+")")
 	}
 	return strings.Join(parts, "; ")
 }
@@ -374,14 +374,11 @@ func (p *pass) passedOver(pieces []audit.Piece, results []audit.Result) {
 	}
 }
 
-// adviceHint is what to do about grants on routines that differ.
-const adviceHint = "GRANT it on the master, and REVOKE it again if the account is not to have it: then all members agree"
-
 // advise tells of a difference that nobody is judged for.
 func (p *pass) advise(piece audit.Piece, d *audit.Difference) {
 	what := fmt.Sprintf("%v of nodes %v differs from that of nodes %v: %s", piece.Table, d.Wrong, d.Right, d.Place(piece))
 	p.res.Advice = append(p.res.Advice, what)
-	p.a.log.Warn("grants on routines differ", telemetry.KeyReason, what, telemetry.KeyHint, adviceHint)
+	p.a.log.Warn("grants on routines differ", telemetry.KeyReason, what, telemetry.KeyHint, api.AdviceHint)
 }
 
 func (p *pass) count(pieces []audit.Piece, results []audit.Result) {

@@ -35,6 +35,9 @@ type AuditResult struct {
 	Took     Seconds           `json:"took_seconds"`
 }
 
+// AdviceHint is what to do about grants on routines that differ.
+const AdviceHint = "GRANT it on the master, and REVOKE it again if the account is not to have it: then all members agree"
+
 // AuditDivergence names a member whose rows or accounts differ.
 type AuditDivergence struct {
 	Node paxos.NodeID `json:"node"`
