@@ -41,6 +41,8 @@ type Options struct {
 	Disks bool
 	// Clocks gives every node a clock of its own that can be made wrong.
 	Clocks bool
+	// LogPipes puts a pipe before every node's log, whose reader can stand still.
+	LogPipes bool
 	// Extra is added to every node's configuration, TOML.
 	Extra string
 	// Say gets a line about what happens.

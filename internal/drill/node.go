@@ -40,6 +40,7 @@ type Node struct {
 	skew    host.Skew // of its clock
 	bare    bool      // its data were removed, and the cluster was not well since
 	log     *os.File
+	pipe    *logPipe // before log; nil: none
 }
 
 // Start starts the node's agent.
@@ -71,6 +72,14 @@ func (n *Node) run(args ...string) error {
 	}
 	cmd := exec.Command(n.cluster.opt.Program, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	var pipe *logPipe
+	if n.cluster.opt.LogPipes {
+		if pipe, err = newLogPipe(log); err != nil {
+			discardLog(log)
+			return fmt.Errorf("start node %d: %w", n.ID, err)
+		}
+		cmd.Stdout, cmd.Stderr = pipe.in, pipe.in
+	}
 	if n.cluster.opt.Clocks {
 		cmd.Env = append(os.Environ(), host.EnvSkew+"="+n.skewPath())
 	}
@@ -81,13 +90,15 @@ func (n *Node) run(args ...string) error {
 		start = func() error { return n.cluster.net.Within(n.ID, cmd.Start) }
 	}
 	if err := start(); err != nil {
+		pipe.close()
 		discardLog(log)
 		return fmt.Errorf("start node %d: %w", n.ID, err)
 	}
-	n.cmd, n.log, n.exited, n.paused = cmd, log, make(chan struct{}), false
+	n.cmd, n.log, n.pipe, n.exited, n.paused = cmd, log, pipe, make(chan struct{}), false
 	n.hung = false
 	go func(done chan struct{}) {
 		cmd.Wait()
+		pipe.close()
 		discardLog(log)
 		close(done)
 	}(n.exited)
@@ -227,6 +238,7 @@ func (n *Node) ResumeServer() error {
 // what a machine's init system does, and no more.
 func (n *Node) Heal() error {
 	n.mendDisk()
+	n.pipe.release()
 	if !n.Running() {
 		return n.Start()
 	}
@@ -269,6 +281,7 @@ func (n *Node) Self(ctx context.Context) (api.MemberStatus, error) { return n.se
 // Stop asks the agent to stop, as an operator does, and waits.
 func (n *Node) Stop(ctx context.Context) error {
 	n.mendDisk()
+	n.pipe.release()
 	if err := n.signal(syscall.SIGTERM); err != nil {
 		return err
 	}
