@@ -64,7 +64,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(10 * time.Second)
+	limit := time.After(90 * time.Second)
 	for !f() {
 		select {
 		case <-tick.C:

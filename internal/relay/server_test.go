@@ -25,7 +25,7 @@ import (
 )
 
 // deadline bounds every wait of these tests.
-const deadline = 60 * time.Second
+const deadline = 3 * time.Minute
 
 const agentUser, agentPassword = "phxsql_agent", "s3cret'; -- word"
 

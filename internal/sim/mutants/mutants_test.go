@@ -43,7 +43,7 @@ func TestClassicFaultsAreFound(t *testing.T) {
 			classics = append(classics, m)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // most of it builds a program
 	defer cancel()
 	program, err := Together(ctx, root, t.TempDir(), classics)
 	if err != nil {
