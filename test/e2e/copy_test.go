@@ -26,7 +26,7 @@ func lose(t *testing.T, n *drill.Node) {
 func donorOf(t *testing.T, c *drill.Cluster, n *drill.Node, not ...*drill.Node) *drill.Node {
 	t.Helper()
 	var donor *drill.Node
-	err := drill.Eventually(limit(t, 90*time.Second), func() error {
+	err := drill.Eventually(limit(t, 3*time.Minute), func() error {
 		m, err := n.Self(context.Background())
 		if err != nil {
 			return err

@@ -31,7 +31,7 @@ func TestDrill(t *testing.T) {
 	}{{"the same faults each time", 4}, {"new faults", rand.Uint32()}} {
 		t.Run(d.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "report")
-			cmd := exec.CommandContext(limit(t, 5*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "5",
+			cmd := exec.CommandContext(limit(t, 10*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "5",
 				"--faults-of", drillFaults, "--workloads", drillLoads, "--dir", out)
 			said, err := cmd.CombinedOutput()
 			t.Logf("%s", said)

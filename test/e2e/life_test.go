@@ -28,7 +28,7 @@ func onlyLong(t *testing.T) {
 // wanted: ids with roles.
 func bring(t *testing.T, c *drill.Cluster, id int, want string, args ...string) *drill.Node {
 	t.Helper()
-	ctx := limit(t, 2*time.Minute)
+	ctx := limit(t, 4*time.Minute)
 	token, err := c.Run(ctx, "token", "create")
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func bring(t *testing.T, c *drill.Cluster, id int, want string, args ...string) 
 
 func awaitMembers(t *testing.T, c *drill.Cluster, want string) {
 	t.Helper()
-	err := drill.Eventually(limit(t, 90*time.Second), func() error {
+	err := drill.Eventually(limit(t, 3*time.Minute), func() error {
 		got, err := members(c)
 		if err == nil && got != want {
 			err = fmt.Errorf("the members are %s, want %s", got, want)
