@@ -103,7 +103,19 @@ func (a *Agent) callLeaderNow(ctx context.Context, method string, req, res any) 
 	case !a.reaches(v.Leader):
 		return api.Unavailable(noLeader, fmt.Sprintf("member %d, which led last, cannot be reached", v.Leader), "a majority of the members must be up and reach each other")
 	}
-	return a.call(ctx, v.Leader, method, req, res)
+	return unanswered(v.Leader, a.call(ctx, v.Leader, method, req, res))
+}
+
+// unanswered says that a node was asked and was not heard of any more. What it did answer
+// is passed on.
+func unanswered(by paxos.NodeID, err error) error {
+	var named *api.Error
+	var answered *transport.CallError
+	if err == nil || errors.As(err, &named) || errors.As(err, &answered) {
+		return err
+	}
+	return api.Unavailable("unknown_outcome", fmt.Sprintf("node %d, which led, did not answer: %s", by, strings.ReplaceAll(err.Error(), "\n", "; ")),
+		"whether it was done is not known: look at 'phxsql status', and ask again").Because(err)
 }
 
 // reaches reports that there is a connection to a node, or that it is this one.

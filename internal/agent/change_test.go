@@ -3,11 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/phxsql/phxsql/internal/api"
+	"github.com/phxsql/phxsql/internal/transport"
 )
 
 // What is asked while nobody is ready to lead waits for a moment, not longer; every other
@@ -49,5 +52,20 @@ func TestRequestsWaitForALeader(t *testing.T) {
 				t.Errorf("%s: %v, want %v", name, err, c.want)
 			}
 		})
+	}
+}
+
+// A leader that is lost while it is asked leaves it open what was done; what it answered
+// is passed on as it is.
+func TestALeaderThatDoesNotAnswer(t *testing.T) {
+	refused, failed := api.Refused("leads", "", ""), &transport.CallError{Peer: 2, Text: "disk full"}
+	for _, err := range []error{nil, refused, fmt.Errorf("ask: %w", failed)} {
+		if got := unanswered(2, err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	got := unanswered(2, errors.Join(transport.ErrConnectionLost, errors.New("peer went silent")))
+	if p := refusedBy(got); p.Name != "unknown_outcome" || p.Hint == "" || strings.Contains(p.Reason, "\n") || !errors.Is(got, transport.ErrConnectionLost) {
+		t.Errorf("%+v", p)
 	}
 }

@@ -183,7 +183,7 @@ func (a *Agent) Switchover(ctx context.Context, to string) error {
 		case target == master:
 			return nil
 		}
-		return a.call(ctx, master, callSwitchover, switchoverRequest{target}, nil)
+		return unanswered(master, a.call(ctx, master, callSwitchover, switchoverRequest{target}, nil))
 	})
 }
 
