@@ -189,7 +189,7 @@ func tokens(t *testing.T, c *drill.Cluster) {
 	if err := n.Join(token); err != nil {
 		t.Fatal(err)
 	}
-	inLog(t, n, "token_revoked")
+	inLog(t, n, "the token is refused", "revoked")
 	if err := c.Forget(n); err != nil {
 		t.Fatal(err)
 	}
