@@ -45,7 +45,7 @@ test-e2e: ## real processes, real servers
 
 .PHONY: life
 life: ## long versions of the end-to-end tests of joins, copies, rebuilds and lag, with kills at every step; bad links
-	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Cop|Rebuilt|Removed|NewData|Witness|ShorterWay|Flow|Drilled' -args -life | $(SUM) -show /test/e2e
+	$(GO) test -json -timeout 60m -count=1 ./test/e2e -run 'Life|Cop|Rebuilt|Removed|NewData|Witness|ShorterWay|Flow|Drilled|WaitedFor' -args -life | $(SUM) -show /test/e2e
 	$(GO) test -json -timeout 5m -count=1 ./test/paxos -run BadLinks -args -links | $(SUM)
 
 lint: bin/golangci-lint ## more than vet; the first run builds the linter, which takes minutes

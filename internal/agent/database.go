@@ -30,6 +30,8 @@ type localServer struct {
 	// renewal is held while the receiver stands still for a new password, so that
 	// nobody takes that for an end of replication.
 	renewal sync.Mutex
+	// holdup belongs to Observe, of which one runs at a time.
+	holdup holdup
 }
 
 // life is the time of one server process.
@@ -217,7 +219,7 @@ func (d *localServer) Observe(ctx context.Context) (observation, error) {
 		o.Replica, o.ReplicaError = cluster.ReplicaBroken, broken.Error()
 	default:
 		o.Replica = cluster.ReplicaRunning
-		return o, d.endDroppedLater(ctx)
+		return o, errors.Join(d.endHoldup(ctx, o.Executed), d.endDroppedLater(ctx))
 	}
 	return o, nil
 }

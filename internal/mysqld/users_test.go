@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -118,6 +119,49 @@ func TestReservedUserNames(t *testing.T) {
 	}
 	if err := CheckUserName("app"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLockWaitersEndIfReplicationWaits(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig(t))
+	writable(t, s, true)
+	must(t, s, "CREATE DATABASE d")
+	must(t, s, "CREATE TABLE d.t (a INT PRIMARY KEY)")
+	if err := s.CreateUser(bounded(t), "app", "pw"); err != nil {
+		t.Fatal(err)
+	}
+	db := client(t, s, "app", "pw")
+	holder, err := db.Conn(bounded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := holder.ExecContext(bounded(t), "LOCK TABLES d.t READ"); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := db.ExecContext(bounded(t), "LOCK TABLES d.t WRITE")
+		ended <- err
+	}()
+	eventually(t, "the other one waits", func() bool {
+		ids, err := s.ids(bounded(t), "SELECT id FROM information_schema.processlist WHERE "+waitsForLock)
+		return err == nil && len(ids) == 1
+	})
+	if n, err := s.EndLockWaiters(bounded(t), 0); err != nil || n != 0 {
+		t.Errorf("nothing replicates, and %d sessions were ended: %v", n, err)
+	}
+	if n, err := s.endLockWaiters(bounded(t), time.Hour, "app"); err != nil || n != 0 {
+		t.Errorf("%d sessions that have waited for an hour were ended: %v", n, err)
+	}
+	if n, err := s.endLockWaiters(bounded(t), 0, "app"); err != nil || n != 1 {
+		t.Errorf("%d sessions were ended: %v", n, err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("a session that was ended got its lock")
+	}
+	if err := holder.PingContext(bounded(t)); err != nil {
+		t.Errorf("who waits for nothing was ended, too: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"testing"
 	"time"
 
@@ -64,6 +65,73 @@ func heldUp(t *testing.T, ctx context.Context, c *drill.Cluster, lock []string) 
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestALockThatIsWaitedForStopsNoReplica has a client of a follower wait for a table that a
+// prepared XA transaction keeps locked, with another table locked already, and go away. The
+// follower must execute what needs that one, and the decision behind it.
+func TestALockThatIsWaitedForStopsNoReplica(t *testing.T) {
+	onlyLong(t) // it takes as long as such a client may wait
+	c := start(t, drill.Options{})
+	ctx := limit(t, 4*time.Minute)
+	if err := c.Exec(ctx, "CREATE DATABASE w", "CREATE TABLE w.a (id INT PRIMARY KEY)", "CREATE TABLE w.b (id INT PRIMARY KEY)"); err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Master(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold(t, ctx, c, m.RW, "XA START 'x'", "INSERT INTO w.b VALUES (1)", "XA END 'x'", "XA PREPARE 'x'").Close()
+	settled(t, c)
+	follower := c.Nodes[m.ID%len(c.Nodes)]
+	db, err := c.Open(follower.RO, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	leave, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := make(chan error, 1)
+	go func() {
+		_, err := db.ExecContext(leave, "LOCK TABLES w.a READ, w.b READ")
+		gone <- err
+	}()
+	if err := drill.Eventually(ctx, func() error {
+		n, err := count(ctx, c, follower.RO, "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'")
+		if err == nil && n == 0 {
+			err = errors.New("the client does not wait")
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-gone; err == nil {
+		t.Fatal("the client got its locks")
+	}
+	if err := c.Exec(ctx, "INSERT INTO w.a VALUES (1)", "XA ROLLBACK 'x'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := drill.Eventually(limitOf(t, ctx, 2*time.Minute), func() error {
+		n, err := count(ctx, c, follower.RO, "SELECT COUNT(*) FROM w.a")
+		if err == nil && n == 0 {
+			err = errors.New("the follower has not executed the insert")
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, c)
+}
+
+// count reads a number through a port.
+func count(ctx context.Context, c *drill.Cluster, addr, query string) (n int, err error) {
+	db, err := c.Open(addr, "")
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	return n, db.QueryRowContext(ctx, query).Scan(&n)
 }
 
 // hold has a client execute statements and keep its session.
