@@ -378,7 +378,7 @@ func (p *pass) passedOver(pieces []audit.Piece, results []audit.Result) {
 func (p *pass) advise(piece audit.Piece, d *audit.Difference) {
 	what := fmt.Sprintf("%v of nodes %v differs from that of nodes %v: %s", piece.Table, d.Wrong, d.Right, d.Place(piece))
 	p.res.Advice = append(p.res.Advice, what)
-	p.a.log.Warn("grants on routines differ", telemetry.KeyReason, what, telemetry.KeyHint, api.AdviceHint)
+	p.a.log.Warn("grants differ that nobody is judged for", telemetry.KeyReason, what, telemetry.KeyHint, api.AdviceHint)
 }
 
 func (p *pass) count(pieces []audit.Piece, results []audit.Result) {

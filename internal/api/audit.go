@@ -29,13 +29,14 @@ type AuditResult struct {
 	// Skipped are tables, and accounts and the like of members, that cannot be compared,
 	// with the reason.
 	Skipped []string `json:"skipped,omitempty"`
-	// Advice names grants on routines that differ; nobody leaves service for them.
+	// Advice names grants on routines and columns and partial revokes that differ; nobody
+	// leaves service for them.
 	Advice   []string          `json:"advice,omitempty"`
 	Diverged []AuditDivergence `json:"diverged,omitempty"`
 	Took     Seconds           `json:"took_seconds"`
 }
 
-// AdviceHint is what to do about grants on routines that differ.
+// AdviceHint is what to do about grants that differ and that nobody is judged for.
 const AdviceHint = "GRANT it on the master, and REVOKE it again if the account is not to have it: then all members agree"
 
 // AuditDivergence names a member whose rows or accounts differ.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Accounts and what is granted to them are compared by the tables that hold them. Of
@@ -19,13 +20,23 @@ import (
 //     latter depend on the version that has made the data.
 //   - Statements are executed by each member's server on its own, and an upgrade changes
 //     grants on each member by itself. So members are compared that run one version.
-//   - Grants on routines are advisory. MySQL gives and takes some of them in transactions
+//   - Not what has other characters than those of ASCII, and no comments on accounts: a
+//     server writes statements about accounts anew, in UTF-8, and says that they are in the
+//     client's characters. Where those are not UTF-8, the others read another name.
+//   - Partial revokes are advisory. What a REVOKE does to them depends on those of the
+//     account that revokes, and the binary log does not say who that was.
+//   - Grants on columns are, too. A GRANT of one privilege on a table and on its columns
+//     at once enters the binary log without the columns, and the others lack them.
+//   - So are grants on routines. MySQL gives and takes some of them in transactions
 //     that no binary log has, when a routine is made or dropped; what it gives depends on
 //     the roles that are active in the creator's session, which the others do not know.
 //     There is nobody who is right, so nobody is judged: the difference is told.
 
-// accountRule names what is compared of accounts; see source.
-const accountRule = "accounts/1"
+// The names of what is compared of accounts; see source.
+const (
+	accountRule = "accounts/1"
+	revokeRule  = "partial_revokes/1"
+)
 
 // ownHost is where the accounts are that a member changes by itself, and those that a
 // server keeps for itself.
@@ -62,13 +73,19 @@ var grantTables = []source{
 		"max_questions max_updates max_connections max_user_connections plugin authentication_string password_expired password_lifetime " +
 		"password_reuse_history password_reuse_time password_require_current account_locked user_attributes"},
 	{rule: accountRule, Table: Table{"mysql", "db"}, columns: "user host db " + schemaPrivileges},
-	{rule: accountRule, Table: Table{"mysql", "tables_priv"}, columns: "user host db table_name table_priv column_priv"},
-	{rule: accountRule, Table: Table{"mysql", "columns_priv"}, columns: "user host db table_name column_name column_priv"},
+	{rule: accountRule, Table: Table{"mysql", "tables_priv"}, columns: "user host db table_name table_priv", where: notEmpty("table_priv")},
+	{rule: accountRule, Table: Table{"mysql", "columns_priv"}, columns: "user host db table_name column_name column_priv", advisory: true},
 	{rule: accountRule, Table: Table{"mysql", "global_grants"}, columns: "user host priv with_grant_option"},
 	{rule: accountRule, Table: Table{"mysql", "role_edges"}, columns: "to_user to_host from_user from_host with_admin_option"},
 	{rule: accountRule, Table: Table{"mysql", "default_roles"}, columns: "user host default_role_user default_role_host"},
 	{rule: accountRule, Table: Table{"mysql", "proxies_priv"}, columns: "user host proxied_user proxied_host with_grant"},
 	{rule: accountRule, Table: Table{"mysql", "procs_priv"}, columns: "user host db routine_type routine_name proc_priv", where: granted, advisory: true},
+	{rule: revokeRule, Table: Table{"mysql", "user"}, columns: "user host user_attributes", advisory: true},
+}
+
+// notEmpty leaves out rows that say nothing in a column.
+func notEmpty(column string) func(context.Context, Session) (string, error) {
+	return func(context.Context, Session) (string, error) { return "t." + ident(column) + " <> ''", nil }
 }
 
 // granted leaves out grants on routines that do not exist: a member may still be about to
@@ -99,37 +116,60 @@ func accountLine(table string, r row) (Line, bool) {
 	case who.own(), who.reserved():
 		return l, false
 	}
-	if table == "procs_priv" {
+	switch table {
+	case "procs_priv":
 		l.Name += " on " + strings.ToLower(r.value("routine_type")) + " " + r.value("db") + "." + r.value("routine_name")
+	case "tables_priv", "columns_priv":
+		l.Name += " on " + r.value("db") + "." + r.value("table_name")
 	}
 	if i := slices.Index(r.columns, "user_attributes"); i >= 0 {
 		r.values[i] = attributes(r.values[i])
 	}
 	l.Text = r.text()
-	return l, true
+	return l, !slices.ContainsFunc(r.values, beyondASCII)
 }
 
-// attributes brings the attributes of an account into one form: the server writes the
-// partial revokes among them in the order of a hash table. None are the same as no object.
-// The state of a second factor that is being registered is random on each member.
+func beyondASCII(v sql.NullString) bool {
+	return strings.ContainsFunc(v.String, func(c rune) bool { return c >= utf8.RuneSelf })
+}
+
+// partialRevokes is the attribute of an account that says of which schemas a global
+// privilege was taken from it.
+const partialRevokes = "Restrictions"
+
+// attributes brings the attributes of an account into one form, without partial revokes
+// and comments. None are the same as no object. The state of a second factor that is being
+// registered is random on each member.
 func attributes(v sql.NullString) sql.NullString {
 	var all map[string]any
 	if !v.Valid || json.Unmarshal([]byte(v.String), &all) != nil {
 		return v
 	}
-	delete(all, "multi_factor_authentication")
-	if revokes, ok := all["Restrictions"].([]any); ok {
-		for _, r := range revokes {
-			if m, ok := r.(map[string]any); ok {
-				sortJSON(m["Privileges"])
-			}
-		}
-		sortJSON(revokes)
+	for _, name := range []string{partialRevokes, "multi_factor_authentication", "metadata"} {
+		delete(all, name)
 	}
 	if len(all) == 0 {
 		return sql.NullString{}
 	}
 	return sql.NullString{String: encoded(all), Valid: true}
+}
+
+// revokeLine makes the partial revokes of an account what is compared. The server writes
+// them in the order of a hash table.
+func revokeLine(r row) (Line, bool) {
+	who := account{r.values[0].String, r.values[1].String}
+	var all map[string]any
+	if who.own() || who.reserved() || json.Unmarshal([]byte(r.value("user_attributes")), &all) != nil {
+		return Line{}, false
+	}
+	revokes, ok := all[partialRevokes].([]any)
+	for _, r := range revokes {
+		if m, ok := r.(map[string]any); ok {
+			sortJSON(m["Privileges"])
+		}
+	}
+	sortJSON(revokes)
+	return Line{Name: who.String(), Text: encoded(revokes)}, ok && !slices.ContainsFunc(r.values, beyondASCII)
 }
 
 // sortJSON sorts an array in place.

@@ -159,9 +159,12 @@ func (src source) lines(ctx context.Context, s Session) ([]Line, error) {
 
 // line makes a row what is compared, and reports false for one that is not.
 func (src source) line(r row) (l Line, ok bool) {
-	if src.rule == accountRule {
+	switch src.rule {
+	case accountRule:
 		l, ok = accountLine(src.Name, r)
-	} else {
+	case revokeRule:
+		l, ok = revokeLine(r)
+	default:
 		l, ok = definitionLine(r), true
 	}
 	l.Table = src.Table
