@@ -279,7 +279,25 @@ func (s *Server) beforeStart(ctx context.Context) error {
 	if err := s.cfg.killOrphans(ctx); err != nil {
 		return err
 	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	return s.prepareFiles()
+}
+
+// settle makes durable what earlier lives of the server wrote. InnoDB syncs only what it
+// wrote itself: a page that a killed server wrote is read from the system's memory, found
+// to be newer than the redo log, and taken for durable, so that a power cut within the
+// half minute in which the system writes it would undo what a checkpoint relies on.
+func (s *Server) settle(ctx context.Context) error {
+	done := make(chan error, 1) // a disk that hangs holds up a sync, but not who gives up
+	go func() { done <- syncTree(s.cfg.path(dataName)) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("sync the data of an earlier life: %w", ctx.Err())
+	}
 }
 
 // prepareFiles writes what a server reads besides its data.
