@@ -32,7 +32,7 @@ func holdLocks(dice *rand.Rand) Fault {
 				}
 				held = append(held, db)
 			}
-			wait(ctx, time.Duration(dice.IntN(1500))*time.Millisecond) // replication runs into them
+			wait(ctx, time.Duration(500+dice.IntN(1000))*time.Millisecond) // replication runs into them
 			return m.KillAll()
 		},
 		Mend: func(_ context.Context, _ *Cluster, m *Node) error {
