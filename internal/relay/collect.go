@@ -87,9 +87,11 @@ func (s *stream) inside(h binlog.Header) error {
 			return err
 		}
 	case grouping:
-		if err := s.read(s.bl.Extend(int(h.Size))); err != nil {
+		event := s.bl.Extend(int(h.Size))
+		if err := s.read(event); err != nil {
 			return err
 		}
+		sayUTF8(event)
 		if err := s.endEvent(h); err != nil {
 			return err
 		}

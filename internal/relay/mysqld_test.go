@@ -52,6 +52,7 @@ func TestWithServers(t *testing.T) {
 		{"TailReconnects", func(t *testing.T) { tailReconnects(t, r) }},
 		{"LargeTransactions", func(t *testing.T) { largeTransactions(t, r, follower) }},
 		{"DroppedRoutines", func(t *testing.T) { droppedRoutines(t, r) }},
+		{"CharactersOfClients", func(t *testing.T) { charactersOfClients(t, r, follower) }},
 		{"EveryKindOfTransaction", func(t *testing.T) { everyKindOfTransaction(t, r, follower) }},
 		{"FollowerResumes", func(t *testing.T) { followerResumes(t, r, follower, source) }},
 		{"DivergedFollower", func(t *testing.T) { divergedFollower(t, r, plain, addr, refused) }},

@@ -206,6 +206,22 @@ func parseStatus(b []byte) queryStatus {
 	return st
 }
 
+// clientOf returns the collation of the client among status variables, nil if it is not
+// told.
+func clientOf(b []byte) []byte {
+	for len(b) > 0 {
+		n := statusSize(b)
+		if n == 0 || n > len(b) {
+			return nil
+		}
+		if b[0] == statusCharset {
+			return b[1:3]
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
 // statusSize is how many bytes the first variable takes, with its type; 0 if that is not
 // known.
 func statusSize(b []byte) int {
