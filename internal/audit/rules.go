@@ -165,7 +165,7 @@ func (src source) line(r row) (l Line, ok bool) {
 	case revokeRule:
 		l, ok = revokeLine(r)
 	default:
-		l, ok = definitionLine(r), true
+		l, ok = definitionLine(r)
 	}
 	l.Table = src.Table
 	return l, ok
