@@ -245,10 +245,9 @@ func (p *pass) run(ctx context.Context) error {
 
 // cut returns the pieces of the next round.
 func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error) {
-	room := max(1, min(audit.MaxPieces, p.rate*int(roundTime/time.Second)/audit.PieceRows))
 	pieces := p.ruled
 	p.ruled = nil
-	room += len(pieces)
+	room := roundRoom(len(pieces), p.rate)
 	size := 200 * len(pieces)
 	for p.next < len(p.tables) && len(pieces) < room && size < audit.MaxRound/2 {
 		t := p.tables[p.next]
@@ -269,6 +268,12 @@ func (p *pass) cut(ctx context.Context, session *sql.Conn) ([]audit.Piece, error
 		}
 	}
 	return pieces, nil
+}
+
+// roundRoom is how many pieces a round has: those with a rule, and as many of rows as the
+// rate allows.
+func roundRoom(ruled, rate int) int {
+	return min(audit.MaxPieces, ruled+max(1, rate*int(roundTime/time.Second)/audit.PieceRows))
 }
 
 // compare has pieces compared, and looks again, at another place of the log, at those

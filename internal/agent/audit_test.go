@@ -52,3 +52,21 @@ func TestCountOfAPass(t *testing.T) {
 		t.Errorf("%d rows on %v", p.res.Rows, p.nodes)
 	}
 }
+
+// A round has no more pieces than members read, however fast audits may be, and it always
+// gets on.
+func TestRoundRoom(t *testing.T) {
+	for _, ruled := range []int{0, 11} {
+		for _, rate := range []int{1, 5000, 50_000, 90_000, 1_000_000, 1 << 30} {
+			n := roundRoom(ruled, rate)
+			r := audit.Round{ID: "x", Pieces: make([]audit.Piece, n)}
+			b, err := r.Encode()
+			if err == nil {
+				_, err = audit.DecodeRound(b)
+			}
+			if err != nil || n <= ruled {
+				t.Errorf("%d pieces of rules at %d rows per second: %d in all, %v", ruled, rate, n, err)
+			}
+		}
+	}
+}
