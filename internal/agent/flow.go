@@ -105,6 +105,7 @@ type flow struct {
 	ahead     time.Time     // when what was let through would be through at the rate
 	lag       time.Duration // of the best follower
 	waits     paxos.NodeID  // the member with new data that the rate is for; 0: the best follower
+	held      time.Time     // when it last was for one; zero: never
 	waited    time.Duration // in all
 }
 
@@ -140,7 +141,7 @@ func (f *flow) reset() {
 	f.rate.Store(0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.newest, f.marks, f.dropped, f.followers, f.lag, f.waits, f.ahead = mark{}, nil, false, nil, 0, 0, time.Time{}
+	f.newest, f.marks, f.dropped, f.followers, f.lag, f.waits, f.held, f.ahead = mark{}, nil, false, nil, 0, 0, time.Time{}, time.Time{}
 }
 
 // turn looks how far the followers are and sets the rate.
@@ -158,7 +159,7 @@ func (f *flow) turn(now time.Time, limit time.Duration, list []standing) {
 	}
 	if next != nil {
 		if r := next.allows(arrivingLag, arrivingSlow); r > least && (rate == 0 || r < rate) {
-			rate, f.waits = r, next.id
+			rate, f.waits, f.held = r, next.id, now
 		}
 	}
 	f.rate.Store(rate)
@@ -230,13 +231,15 @@ func (f *flow) judge(m *follower, s standing, limit time.Duration) {
 	done := f.bytesAt(s.applied)
 	lacks := f.bytesBy(s.at) - done
 	if passed := s.at.Sub(m.from.at); passed >= look && s.applied > m.applied {
-		rate := (done - f.bytesAt(m.from.applied)) / passed.Seconds()
+		rate, began := (done-f.bytesAt(m.from.applied))/passed.Seconds(), m.from.at
 		m.from = s
 		known := m.known()
 		if done <= f.bytesBy(m.at) {
 			m.busy = s.at
 		}
 		switch {
+		case !s.arriving && !began.After(f.held) && m.lag < time.Duration(flowAim*float64(limit)):
+			m.rate = max(m.rate, rate) // it was given no more, for another one's sake
 		case m.busy.Equal(s.at) && known:
 			m.rate += (rate - m.rate) / 2
 		case m.busy.Equal(s.at), rate > m.rate:

@@ -23,6 +23,8 @@ type flowRun struct {
 	// arriving is how many values there are from one place to the next at which it is known
 	// that a member with new data is there.
 	arriving map[paxos.NodeID]int
+	late     int                        // how many steps old is what the others say
+	was      map[paxos.NodeID][]float64 // applied, at each step
 
 	free    time.Time // when the master can propose again
 	written float64   // bytes
@@ -36,7 +38,7 @@ type flowRun struct {
 
 func newFlowRun(limit time.Duration) *flowRun {
 	return &flowRun{limit: limit, now: time.Unix(1000, 0), value: 10_000, speed: map[paxos.NodeID]float64{},
-		applied: map[paxos.NodeID]float64{}, said: map[paxos.NodeID]standing{}}
+		applied: map[paxos.NodeID]float64{}, was: map[paxos.NodeID][]float64{}, said: map[paxos.NodeID]standing{}}
 }
 
 const flowStep = 5 * time.Millisecond
@@ -57,10 +59,13 @@ func (r *flowRun) run(d time.Duration) {
 		}
 		for id, s := range r.speed {
 			r.applied[id] = min(float64(r.count), r.applied[id]+s*flowStep.Seconds()/float64(r.value))
+			r.was[id] = append(r.was[id], r.applied[id])
 			if r.now.Sub(r.said[id].at) >= time.Second+time.Duration(id)*7*time.Millisecond {
 				at := paxos.Instance(r.applied[id])
 				step, arriving := r.arriving[id]
-				if arriving {
+				if !arriving {
+					at = paxos.Instance(r.was[id][max(0, len(r.was[id])-1-r.late)])
+				} else {
 					at -= at % paxos.Instance(step)
 				}
 				r.said[id] = standing{id: id, applied: at, at: r.now, able: !arriving, arriving: arriving}
@@ -211,6 +216,31 @@ func TestFlowDoesNotWaitForSlowNewData(t *testing.T) {
 		r.run(arrivingStuck + 10*time.Second) // it is seen
 		if got := r.rate(2 * time.Minute); got < 0.9*r.speed[2] || r.f.waits != 0 {
 			t.Errorf("new data at %.0f: writes %.0f bytes in a second, waits for %d", speed, got, r.f.waits)
+		}
+	}
+}
+
+// Commits get half of what the best follower can do, also when a member with new data gets
+// slower and slower, and when what the follower says is so old that it seems to have
+// something to execute all the time.
+func TestFlowKeepsItsBoundForNewDataThatGetSlower(t *testing.T) {
+	for _, late := range []time.Duration{0, 1200 * time.Millisecond} {
+		for _, demand := range []float64{5e6, 20e6} {
+			r := newFlowRun(5 * time.Second)
+			r.speed[2], r.demand, r.late = 6e6, demand, int(late/flowStep)
+			r.run(2 * time.Minute)
+			r.speed[4], r.arriving = 5e6, map[paxos.NodeID]int{4: 400}
+			r.applied[4] = float64(r.count) - 120*r.speed[4]/float64(r.value)
+			r.run(40 * time.Second)
+			if r.f.held.IsZero() {
+				t.Errorf("%v late, demand %.0f: it is not waited for at all", late, demand)
+			}
+			for range 25 {
+				r.speed[4] *= 0.8
+				if got, want := r.rate(10*time.Second), 0.45*min(r.speed[2], demand); got < want {
+					t.Errorf("%v late, demand %.0f, new data at %.0f: writes %.0f bytes in a second, want %.0f", late, demand, r.speed[4], got, want)
+				}
+			}
 		}
 	}
 }
