@@ -68,14 +68,14 @@ func TestCopiesKnowWhatIsPrepared(t *testing.T) {
 	}
 }
 
-// grow writes so many megabytes.
+// grow writes so many megabytes, or some more where a lease ends for want of a processor.
 func grow(t *testing.T, c *drill.Cluster, megabytes int) {
 	t.Helper()
-	var stmts []string
+	ctx := limit(t, 3*time.Minute)
 	for range megabytes {
-		stmts = append(stmts, "INSERT INTO fill.t (b) VALUES (REPEAT('x', 1000000))")
-	}
-	if err := c.Exec(limit(t, 3*time.Minute), stmts...); err != nil {
-		t.Fatal(err)
+		insert := func() error { return c.Exec(ctx, "INSERT INTO fill.t (b) VALUES (REPEAT('x', 1000000))") }
+		if err := drill.Eventually(ctx, insert); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

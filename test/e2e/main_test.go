@@ -77,7 +77,8 @@ func start(t *testing.T, opt drill.Options) *drill.Cluster {
 	return c
 }
 
-// steady is for tests in which no master fails: a lease that does not end for want of a processor.
+// steady is for tests in which masters hardly fail: a lease that does not end for want of a
+// processor.
 const steady = "[consensus]\nlease = \"3s\"\n"
 
 func limit(t *testing.T, d time.Duration) context.Context {

@@ -66,7 +66,7 @@ next:
 // TestAMemberThatTheLogCannotBringBackIsRebuilt: away for so long that the log is
 // trimmed. TestACopyThatIsInterrupted loses the data and kills in the middle.
 func TestAMemberThatTheLogCannotBringBackIsRebuilt(t *testing.T) {
-	c := start(t, drill.Options{Extra: smallLog})
+	c := start(t, drill.Options{Extra: steady + smallLog})
 	ctx := limit(t, 4*time.Minute)
 	w := load(t, c)
 	master, err := c.Master(ctx)

@@ -70,7 +70,7 @@ func restored(t *testing.T, what string, n *drill.Node, times int) {
 // back, one whose system tablespace is overwritten, one that lost a row, and one that
 // lost files. Nobody helps them.
 func TestADamagedMemberIsRebuilt(t *testing.T) {
-	c := start(t, drill.Options{})
+	c := start(t, drill.Options{Extra: steady})
 	ctx := limit(t, 4*time.Minute)
 	w := load(t, c)
 	master, err := c.Master(ctx)

@@ -21,7 +21,7 @@ import (
 // was killed, and after it was cut off with a transaction that nobody else had, and
 // killed. Every node gives the same answer, and what was taken back is kept.
 func TestWhy(t *testing.T) {
-	c := start(t, drill.Options{Namespaces: true})
+	c := start(t, drill.Options{Namespaces: true, Extra: steady})
 	ctx := limit(t, 6*time.Minute)
 	if err := c.Exec(ctx, "CREATE DATABASE why", "CREATE TABLE why.a (id INT PRIMARY KEY)", "INSERT INTO why.a VALUES (1)"); err != nil {
 		t.Fatal(err)
