@@ -20,10 +20,12 @@ const (
 	drillFaults = "kill-master,kill-master-agent,kill-master-mysqld,kill-follower,kill-majority,kill-all,kill-new-master,kill-while-starting," +
 		"pause-master,pause-master-node,pause-follower,stutter-master,hang-master-mysqld,hang-follower-mysqld,partition,restart-master,switchover"
 	drillLoads = "set,bank,lists,serializable,registers,ddl"
+	drillTime  = 135 * time.Second
 )
 
-// TestDrill runs the command that breaks a cluster and judges it, once with a seed that
-// stays and once with a new one. Disks have tests of their own.
+// TestDrill runs the command that breaks a cluster and judges it, for five minutes with all
+// that belongs to it: once with a seed that stays and once with a new one. Disks have tests
+// of their own.
 func TestDrill(t *testing.T) {
 	for _, d := range []struct {
 		name string
@@ -31,7 +33,7 @@ func TestDrill(t *testing.T) {
 	}{{"the same faults each time", 4}, {"new faults", rand.Uint32()}} {
 		t.Run(d.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "report")
-			cmd := exec.CommandContext(limit(t, 10*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--faults", "5",
+			cmd := exec.CommandContext(limit(t, drillTime+10*time.Minute), program, "drill", "--seed", strconv.Itoa(int(d.seed)), "--for", drillTime.String(),
 				"--faults-of", drillFaults, "--workloads", drillLoads, "--dir", out)
 			said, err := cmd.CombinedOutput()
 			t.Logf("%s", said)
