@@ -207,12 +207,12 @@ func (a *Agent) judgeOne(p evidence.Pending, through paxos.Instance, known evide
 		return err
 	}
 	d := &events.Discard{
-		Count: k.Count, GTIDs: k.GTIDs, Chosen: k.Chosen, Through: through, InLog: k.InLog, InEngine: k.InEngine, EngineKnown: known.Engine != nil,
+		Count: k.Count, GTIDs: k.GTIDs, Chosen: k.Chosen, Through: through, InEngine: k.InEngine, EngineKnown: known.Engine != nil,
 		AckKnown: p.Acked > 0, BeforeAck: k.BeforeAck, Evidence: path, Cut: k.Cut,
 	}
 	a.log.Info("binary log judged", telemetry.KeyFile, p.File, telemetry.KeyCount, k.Count, telemetry.KeyGTIDs, d.GTIDs, telemetry.KeyDir, path)
 	if !d.Clean() {
-		a.log.Error("transactions taken back that may have been acknowledged", telemetry.KeyGTIDs, d.GTIDs, telemetry.KeyDir, path, telemetry.KeyHint, "keep the folder and report it")
+		a.log.Error("transactions taken back that may have been acknowledged", telemetry.KeyGTIDs, d.GTIDs, telemetry.KeyReason, d.Sentence(), telemetry.KeyDir, path, telemetry.KeyHint, "keep the folder and report it")
 	}
 	a.history.record(events.Event{Kind: events.Discarded, Epoch: p.Epoch, Discard: d})
 	return nil

@@ -122,8 +122,8 @@ func (d *Discard) Sentence() string {
 	case d.Clean():
 		return "nothing acknowledged was among them: " + proof
 	}
-	return fmt.Sprintf("NOT PROVED that nothing acknowledged was among them: %d are in the log, %d in the server, %d before the last position that was acknowledged; keep the evidence and report it",
-		d.InLog, d.InEngine, d.BeforeAck)
+	return fmt.Sprintf("NOT PROVED that nothing acknowledged was among them: %d are in the server, %d before the last position that was acknowledged; keep the evidence and report it",
+		d.InEngine, d.BeforeAck)
 }
 
 // Text writes an account for people, several lines.

@@ -89,11 +89,9 @@ type Discard struct {
 	Chosen uint64 `json:"chosen"`
 	// Through is the instance through which the log was known when it was compared.
 	Through paxos.Instance `json:"through"`
-	// InLog counts those that are in the log after all although they stand behind one
-	// that is not; InEngine those that the engine holds, if EngineKnown. AckKnown says that the last acknowledged position of the binlog was
-	// known, and BeforeAck counts those of the set that stand before it. All three are 0
-	// if nothing acknowledged was taken back.
-	InLog       uint64 `json:"in_log"`
+	// InEngine counts those of the set that the engine holds, if EngineKnown. AckKnown says
+	// that the last acknowledged position of the binlog was known, and BeforeAck counts those
+	// of the set that stand before it. Both are 0 if nothing acknowledged was taken back.
 	InEngine    uint64 `json:"in_engine"`
 	EngineKnown bool   `json:"engine_known"`
 	AckKnown    bool   `json:"ack_known"`
@@ -105,7 +103,7 @@ type Discard struct {
 }
 
 // Clean reports whether nothing acknowledged was among what was taken back.
-func (d *Discard) Clean() bool { return d.InLog == 0 && d.InEngine == 0 && d.BeforeAck == 0 }
+func (d *Discard) Clean() bool { return d.InEngine == 0 && d.BeforeAck == 0 }
 
 // Audit is the outcome of a comparison of rows.
 type Audit struct {

@@ -106,7 +106,7 @@ func parse(t *testing.T, line string) Event {
 			e.Phases = append(e.Phases, p)
 		case "discard":
 			dc := &Discard{AckKnown: true, EngineKnown: true, Evidence: "discarded/7"}
-			_, err = fmt.Sscanf(strings.ReplaceAll(v, "/", " "), "%d %s %d %d %d", &dc.Count, &dc.GTIDs, &dc.Chosen, &dc.Through, &dc.InLog)
+			_, err = fmt.Sscanf(strings.ReplaceAll(v, "/", " "), "%d %s %d %d %d", &dc.Count, &dc.GTIDs, &dc.Chosen, &dc.Through, &dc.InEngine)
 			e.Discard = dc
 		default:
 			t.Fatalf("%s: unknown key %s", line, key)

@@ -119,15 +119,15 @@ func (s *scanner) next() (t Txn, found bool, err error) {
 
 // Judgement is what a binary log holds beyond the log that was chosen.
 type Judgement struct {
-	Head   int64 // size of the file's head
-	From   int64 // where the first transaction that was not chosen begins; 0: there is none
-	To     int64 // where the last transaction ends
-	Set    *gtid.Set
-	Count  uint64 // of the transactions from From on
-	Chosen uint64 // of those before
-	// InLog are transactions from From on that are in the log after all, InEngine those
-	// that the server holds, BeforeAck those that stand before the acknowledged position.
-	InLog, InEngine, BeforeAck uint64
+	Head   int64     // size of the file's head
+	From   int64     // where the first transaction that was not chosen begins; 0: there is none
+	To     int64     // where the last one ends
+	Set    *gtid.Set // of those that were not chosen
+	Count  uint64    // of those
+	Chosen uint64    // of all others
+	// InEngine are those of the set that the server holds, BeforeAck those that stand
+	// before the acknowledged position.
+	InEngine, BeforeAck uint64
 }
 
 // Known is what a binary log is compared with.
@@ -137,26 +137,24 @@ type Known struct {
 	Acked  int64     // everything before it in the file was acknowledged; 0: not known
 }
 
-// Judge compares a binary log with what is known. The transactions of one life
-// of a master are chosen in its order, so what was not chosen is the end of the
-// file: what follows the first one that is not in the log.
+// Judge compares a binary log with what is known. Most often what was not chosen is the
+// end of the file. But a transaction may be chosen behind one that was not: a leader in
+// between had something else chosen at the instance of the latter, and a later one found
+// the former. No client was told of either, and neither could see what the other did: both
+// waited in their COMMIT.
 func Judge(r io.Reader, k Known) (Judgement, error) {
 	j := Judgement{Set: &gtid.Set{}}
 	head, err := Scan(r, func(t Txn) error {
-		in := k.Log.Contains(t.GTID)
+		if k.Log.Contains(t.GTID) {
+			j.Chosen++
+			return nil
+		}
 		if j.From == 0 {
-			if in {
-				j.Chosen++
-				return nil
-			}
 			j.From = t.Start
 		}
 		j.To = t.End
 		j.Count++
 		j.Set.Add(t.GTID)
-		if in {
-			j.InLog++
-		}
 		if k.Engine != nil && k.Engine.Contains(t.GTID) {
 			j.InEngine++
 		}

@@ -79,26 +79,29 @@ func TestJudge(t *testing.T) {
 	}
 	holed := set(1, 7)
 	holed.Add(txid(9))
+	last := set(1, 7)
+	last.Add(txid(10))
 	for _, c := range []struct {
-		name                       string
-		known                      Known
-		count, chosen              uint64
-		inLog, inEngine, beforeAck uint64
-		from                       int64
+		name                string
+		known               Known
+		count, chosen       uint64
+		inEngine, beforeAck uint64
+		from, to            int64
 	}{
 		{"all chosen", Known{Log: set(1, 10), Engine: set(1, 10), Acked: ends[9]}, 0, 10, 0, 0, 0, 0},
-		{"none chosen", Known{Log: set(1, 0), Engine: set(1, 0)}, 10, 0, 0, 0, 0, ends[0] - (ends[1] - ends[0])},
-		{"a tail", Known{Log: set(1, 7), Engine: set(1, 7), Acked: ends[6]}, 3, 7, 0, 0, 0, ends[6]},
-		{"one chosen behind", Known{Log: holed, Engine: set(1, 7)}, 3, 7, 1, 0, 0, ends[6]},
-		{"the server holds some", Known{Log: set(1, 7), Engine: set(1, 9)}, 3, 7, 0, 2, 0, ends[6]},
-		{"some were acknowledged", Known{Log: set(1, 7), Acked: ends[7]}, 3, 7, 0, 0, 1, ends[6]},
+		{"none chosen", Known{Log: set(1, 0), Engine: set(1, 0)}, 10, 0, 0, 0, ends[0] - (ends[1] - ends[0]), ends[9]},
+		{"a tail", Known{Log: set(1, 7), Engine: set(1, 7), Acked: ends[6]}, 3, 7, 0, 0, ends[6], ends[9]},
+		{"one chosen behind", Known{Log: holed, Engine: holed, Acked: ends[6]}, 2, 8, 0, 0, ends[6], ends[9]},
+		{"the last one chosen", Known{Log: last, Engine: set(1, 7)}, 2, 8, 0, 0, ends[6], ends[8]},
+		{"the server holds some", Known{Log: set(1, 7), Engine: set(1, 9)}, 3, 7, 2, 0, ends[6], ends[9]},
+		{"some were acknowledged", Known{Log: set(1, 7), Acked: ends[7]}, 3, 7, 0, 1, ends[6], ends[9]},
 	} {
 		j, err := Judge(bytes.NewReader(b), c.known)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprint(j.Count, j.Chosen, j.InLog, j.InEngine, j.BeforeAck, j.From)
-		if want := fmt.Sprint(c.count, c.chosen, c.inLog, c.inEngine, c.beforeAck, c.from); got != want {
+		got := fmt.Sprint(j.Count, j.Chosen, j.InEngine, j.BeforeAck, j.From, j.To)
+		if want := fmt.Sprint(c.count, c.chosen, c.inEngine, c.beforeAck, c.from, c.to); got != want {
 			t.Errorf("%s: %s, want %s", c.name, got, want)
 		}
 	}

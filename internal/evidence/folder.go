@@ -52,7 +52,6 @@ type Kept struct {
 	Count     uint64    `json:"count"`
 	GTIDs     string    `json:"gtids"`
 	Chosen    uint64    `json:"chosen"`
-	InLog     uint64    `json:"in_log"`
 	InEngine  uint64    `json:"in_engine"`
 	BeforeAck uint64    `json:"before_ack"`
 	Bytes     int64     `json:"bytes"` // of the transactions in the file
@@ -162,7 +161,7 @@ func (f Folder) Judge(p Pending, known Known, through uint64, now time.Time) (k 
 	}
 	k = Kept{
 		Life: p.Life, Judged: now, Through: through, Count: j.Count, GTIDs: clip(j.Set.String()), Chosen: j.Chosen,
-		InLog: j.InLog, InEngine: j.InEngine, BeforeAck: j.BeforeAck, Read: "mysqlbinlog --verbose --base64-output=decode-rows " + tailName,
+		InEngine: j.InEngine, BeforeAck: j.BeforeAck, Read: "mysqlbinlog --verbose --base64-output=decode-rows " + tailName,
 	}
 	if j.Count == 0 {
 		return k, "", p.drop()
