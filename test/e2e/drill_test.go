@@ -20,7 +20,7 @@ const (
 	drillFaults = "kill-master,kill-master-agent,kill-master-mysqld,kill-follower,kill-majority,kill-all,kill-new-master,kill-while-starting," +
 		"pause-master,pause-master-node,pause-follower,stutter-master,hang-master-mysqld,hang-follower-mysqld,partition,restart-master,switchover"
 	drillLoads = "set,bank,lists,serializable,registers,ddl"
-	drillTime  = 135 * time.Second
+	drillTime  = 130 * time.Second
 )
 
 // TestDrill runs the command that breaks a cluster and judges it, for five minutes with all

@@ -33,13 +33,13 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		fault drill.Fault
 		times int
 	}{
-		{drill.KillMaster, 10},
-		{drill.KillMasterServer, 5},
-		{drill.KillMasterAgent, 3},
+		{drill.KillMaster, 5},
+		{drill.KillMasterServer, 3},
+		{drill.KillMasterAgent, 1},
 		{drill.PauseMaster, 1},
 		{drill.PauseFollower, 1},
-		{drill.KillAll, 2},
-		{drill.Switchover, 20},
+		{drill.KillAll, 1},
+		{drill.Switchover, 10},
 	} {
 		t.Run(k.fault.Name, func(t *testing.T) { endure(t, c, k.fault, k.times) })
 		if t.Failed() {
