@@ -36,11 +36,11 @@ func sayUTF8(event []byte) {
 	if text == nil || isASCII(text) {
 		return
 	}
-	client := clientOf(body[queryFixed : queryFixed+int(binary.LittleEndian.Uint16(body[11:]))])
-	if client == nil || isUTF8(binary.LittleEndian.Uint16(client)) || !madeByServer(string(text)) || !binlog.Verify(event) {
+	st := readStatus(body)
+	if st.client == nil || st.isUTF8() || !madeByServer(string(text)) || !binlog.Verify(event) {
 		return
 	}
-	binary.LittleEndian.PutUint16(client, charsetUTF8MB4)
+	binary.LittleEndian.PutUint16(st.client, charsetUTF8MB4)
 	binary.LittleEndian.PutUint32(event[end:], crc32.ChecksumIEEE(event[:end]))
 }
 

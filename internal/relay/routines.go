@@ -148,7 +148,7 @@ func routineOf(events []byte) (Routine, routineChange) {
 	if text == nil {
 		return Routine{}, routineUntouched
 	}
-	st := parseStatus(body[queryFixed : queryFixed+int(binary.LittleEndian.Uint16(body[11:]))])
+	st := readStatus(body)
 	r, change := parseRoutine(string(text), cut)
 	if change == routineUntouched || change == routineDropped && !st.effective {
 		return Routine{}, routineUntouched
@@ -183,12 +183,14 @@ const maxStatusDatabases = 16
 // queryStatus is what is needed of them.
 type queryStatus struct {
 	effective bool   // the statement has changed something in the engine
-	client    uint16 // collation of the client, 0 if it is not told
+	client    []byte // collation of the client, u16 where it stands in the event; nil if it is not told
 }
 
-// parseStatus reads status variables up to one that it does not know.
-func parseStatus(b []byte) queryStatus {
+// readStatus reads the status variables in the body of a query event that has a text, up to
+// one that it does not know.
+func readStatus(body []byte) queryStatus {
 	var st queryStatus
+	b := body[queryFixed : queryFixed+int(binary.LittleEndian.Uint16(body[11:]))]
 	for len(b) > 0 {
 		kind := b[0]
 		n := statusSize(b)
@@ -197,29 +199,13 @@ func parseStatus(b []byte) queryStatus {
 		}
 		switch kind {
 		case statusCharset:
-			st.client = binary.LittleEndian.Uint16(b[1:])
+			st.client = b[1:3]
 		case statusXID:
 			st.effective = true
 		}
 		b = b[n:]
 	}
 	return st
-}
-
-// clientOf returns the collation of the client among status variables, nil if it is not
-// told.
-func clientOf(b []byte) []byte {
-	for len(b) > 0 {
-		n := statusSize(b)
-		if n == 0 || n > len(b) {
-			return nil
-		}
-		if b[0] == statusCharset {
-			return b[1:3]
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 // statusSize is how many bytes the first variable takes, with its type; 0 if that is not
@@ -264,16 +250,19 @@ func statusSize(b []byte) int {
 func (st queryStatus) readable(name string) bool {
 	for i := range len(name) {
 		if name[i] >= utf8.RuneSelf {
-			return utf8.ValidString(name) && isUTF8(st.client)
+			return utf8.ValidString(name) && st.isUTF8()
 		}
 	}
 	return true
 }
 
-// isUTF8 reports whether a collation is one of utf8mb3 or utf8mb4, by its id in
+// isUTF8 reports whether the client's collation is one of utf8mb3 or utf8mb4, by its id in
 // information_schema.collations.
-func isUTF8(id uint16) bool {
-	switch {
+func (st queryStatus) isUTF8() bool {
+	if st.client == nil {
+		return false
+	}
+	switch id := binary.LittleEndian.Uint16(st.client); {
 	case id == 33, id == 76, id == 83, id >= 192 && id <= 215, id == 223: // utf8mb3
 		return true
 	case id == 45, id == 46, id >= 224 && id <= 247, id >= 255 && id <= 323: // utf8mb4
