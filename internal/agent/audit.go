@@ -342,12 +342,8 @@ func (p *pass) look(ctx context.Context, pieces []audit.Piece, check bool) ([]au
 			return nil, fmt.Errorf("audit: a round failed %d times: %w", p.failures, err)
 		}
 		p.a.log.Debug("round of an audit failed", telemetry.KeyError, err)
-		t := time.NewTimer(passPause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil, ctx.Err()
+		if err := rest(ctx, passPause); err != nil {
+			return nil, err
 		}
 	}
 }

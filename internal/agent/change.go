@@ -83,11 +83,7 @@ func untilLed(ctx context.Context, ask func() error) error {
 		if !errors.As(err, &named) || !slices.Contains([]string{noLeader, leaderMoved, noMaster}, named.Name) || !time.Now().Before(until) {
 			return err
 		}
-		t := time.NewTimer(leaderLook)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if rest(ctx, leaderLook) != nil {
 			return err
 		}
 	}

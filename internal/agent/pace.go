@@ -124,12 +124,7 @@ func (c *paced) Read(b []byte) (int, error) {
 		return n, err
 	}
 	if d := c.p.wait(n, time.Now()); d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-c.ctx.Done():
-		}
+		_ = rest(c.ctx, d) // the copy itself notices its end
 	}
 	return n, err
 }
@@ -247,4 +242,16 @@ func (m measured) Propose(data []byte, done func(paxos.Instance, error)) error {
 		}
 		done(i, err)
 	})
+}
+
+// rest waits for d, or until ctx ends, and returns its error then.
+func rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -207,11 +207,7 @@ func (p *proof) status(c *api.Copy) *api.Copy {
 func (a *Agent) pursueProof(ctx context.Context) {
 	var way manners
 	for pause := proveEvery; ; {
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if rest(ctx, pause) != nil {
 			return
 		}
 		pause = proveEvery
