@@ -45,13 +45,7 @@ func TestPowerCuts(t *testing.T) {
 	if *powerMethod != "" {
 		cfg.Options["innodb_flush_method"] = *powerMethod
 	}
-	disk, data := powerDisk(t, cfg)
-	s := openServer(t, cfg)
-	if err := syncTree(data); err != nil {
-		t.Fatal(err)
-	}
-	start(t, s)
-	writable(t, s, true)
+	s, disk := powerServer(t, cfg)
 	powerTables(t, s)
 	for round := range *powerRounds {
 		seed := *powerSeed + uint64(round)
@@ -191,13 +185,7 @@ func TestAPowerCutAfterAKill(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.StartTimeout = powerLimit
 	cfg.Options = map[string]string{"innodb_max_dirty_pages_pct": "0"} // pages are written when nothing else is to do
-	disk, data := powerDisk(t, cfg)
-	s := openServer(t, cfg)
-	if err := syncTree(data); err != nil {
-		t.Fatal(err)
-	}
-	start(t, s)
-	writable(t, s, true)
+	s, disk := powerServer(t, cfg)
 	must(t, s, "CREATE DATABASE late")
 	must(t, s, "CREATE TABLE late.t (id INT PRIMARY KEY, v INT NOT NULL)")
 	disk.Set("late", powerloss.Fault{Fail: true}) // of the files of that schema alone
@@ -225,10 +213,11 @@ func TestAPowerCutAfterAKill(t *testing.T) {
 	}
 }
 
-// powerDisk mounts a disk that loses power under the data of a server.
-func powerDisk(t *testing.T, cfg Config) (d *powerloss.Disk, data string) {
+// powerServer starts a writable server whose data, which are durable by then, are on a disk
+// that can lose power.
+func powerServer(t *testing.T, cfg Config) (*Server, *powerloss.Disk) {
 	t.Helper()
-	data = filepath.Join(cfg.Dir, dataName)
+	data := filepath.Join(cfg.Dir, dataName)
 	d, err := powerloss.Mount(powerloss.Options{Dir: data, Store: filepath.Join(t.TempDir(), "store"), Journal: []string{""}})
 	if err != nil {
 		t.Fatal(err)
@@ -238,5 +227,11 @@ func powerDisk(t *testing.T, cfg Config) (d *powerloss.Disk, data string) {
 			t.Error(err)
 		}
 	})
-	return d, data
+	s := openServer(t, cfg)
+	if err := syncTree(data); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	writable(t, s, true)
+	return s, d
 }

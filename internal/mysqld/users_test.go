@@ -124,14 +124,7 @@ func TestReservedUserNames(t *testing.T) {
 
 func TestLockWaitersEndIfReplicationWaits(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, testConfig(t))
-	writable(t, s, true)
-	must(t, s, "CREATE DATABASE d")
-	must(t, s, "CREATE TABLE d.t (a INT PRIMARY KEY)")
-	if err := s.CreateUser(bounded(t), "app", "pw"); err != nil {
-		t.Fatal(err)
-	}
-	db := client(t, s, "app", "pw")
+	s, db := withClient(t)
 	holder, err := db.Conn(bounded(t))
 	if err != nil {
 		t.Fatal(err)
@@ -167,14 +160,7 @@ func TestLockWaitersEndIfReplicationWaits(t *testing.T) {
 
 func TestOpenTransactionsAndKill(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, testConfig(t))
-	writable(t, s, true)
-	must(t, s, "CREATE DATABASE d")
-	must(t, s, "CREATE TABLE d.t (a INT PRIMARY KEY)")
-	if err := s.CreateUser(bounded(t), "app", "pw"); err != nil {
-		t.Fatal(err)
-	}
-	db := client(t, s, "app", "pw")
+	s, db := withClient(t)
 	connect := func() (*sql.Conn, uint64) {
 		conn, err := db.Conn(bounded(t))
 		if err != nil {
@@ -208,4 +194,17 @@ func TestOpenTransactionsAndKill(t *testing.T) {
 	if err := s.Ping(bounded(t)); err != nil {
 		t.Error(err)
 	}
+}
+
+// withClient starts a writable server with the table d.t and a client of it.
+func withClient(t *testing.T) (*Server, *sql.DB) {
+	t.Helper()
+	s := startServer(t, testConfig(t))
+	writable(t, s, true)
+	must(t, s, "CREATE DATABASE d")
+	must(t, s, "CREATE TABLE d.t (a INT PRIMARY KEY)")
+	if err := s.CreateUser(bounded(t), "app", "pw"); err != nil {
+		t.Fatal(err)
+	}
+	return s, client(t, s, "app", "pw")
 }

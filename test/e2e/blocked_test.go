@@ -96,15 +96,7 @@ func TestALockThatIsWaitedForStopsNoReplica(t *testing.T) {
 		_, err := db.ExecContext(leave, "LOCK TABLES w.a READ, w.b READ")
 		gone <- err
 	}()
-	if err := drill.Eventually(ctx, func() error {
-		n, err := count(ctx, c, follower.RO, "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'")
-		if err == nil && n == 0 {
-			err = errors.New("the client does not wait")
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	awaitRows(t, ctx, c, follower.RO, "information_schema.processlist WHERE state LIKE 'Waiting for table%'", "the client does not wait")
 	cancel()
 	if err := <-gone; err == nil {
 		t.Fatal("the client got its locks")
@@ -112,16 +104,22 @@ func TestALockThatIsWaitedForStopsNoReplica(t *testing.T) {
 	if err := c.Exec(ctx, "INSERT INTO w.a VALUES (1)", "XA ROLLBACK 'x'"); err != nil {
 		t.Fatal(err)
 	}
-	if err := drill.Eventually(limitOf(t, ctx, 2*time.Minute), func() error {
-		n, err := count(ctx, c, follower.RO, "SELECT COUNT(*) FROM w.a")
+	awaitRows(t, limitOf(t, ctx, 2*time.Minute), c, follower.RO, "w.a", "the follower has not executed the insert")
+	settled(t, c)
+}
+
+// awaitRows waits until rows are seen through a port; none says what that means.
+func awaitRows(t *testing.T, ctx context.Context, c *drill.Cluster, addr, rows, none string) {
+	t.Helper()
+	if err := drill.Eventually(ctx, func() error {
+		n, err := count(ctx, c, addr, "SELECT COUNT(*) FROM "+rows)
 		if err == nil && n == 0 {
-			err = errors.New("the follower has not executed the insert")
+			err = errors.New(none)
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	settled(t, c)
 }
 
 // count reads a number through a port.
